@@ -1,0 +1,47 @@
+"""The event: an append-only fact. History, audit, log lines, metrics and digest all read it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+SEVERITIES = ("debug", "info", "success", "warning", "error", "critical")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One fact. `(source, seq)` is its key: numbered without gaps by its only writer."""
+
+    source: str  # "scheduler", or "box:<id>", "mx:<id>"
+    seq: int
+    at: datetime  # real time
+    business_at: datetime
+    kind: str  # "job.dispatch", "uow.accept", "process.suspend", "hold.set", "command.done", …: entity.verb
+    process: str | None = None
+    timeperiod: str | None = None
+    uow: str | None = None
+    ref: str | None = None  # "<uow>/n" for line n of a unit of work's history
+    actor: str = "scheduler"
+    tags: str = ""  # those of the process, space separated
+    severity: str = "info"
+    message: str = ""
+    data: dict[str, Any] | None = None
+
+
+def history_line(verb: str, state: str, at: datetime, actor: str, message: str = "", **data: Any) -> str:
+    """One line of a unit of work's history: what `Change.entry` carries, newline included.
+
+    `at` is real time; extra `data` (attempt, version, error, …) must be JSON.
+    """
+    line = {"verb": verb, "state": state, "at": at.isoformat(timespec="milliseconds"), "actor": actor}
+    if message:
+        line["message"] = message
+    line.update(data)
+    return json.dumps(line, separators=(",", ":"), ensure_ascii=False) + "\n"
+
+
+def history_entries(history: str, after: int = 0) -> list[dict[str, Any]]:
+    """The lines of a history as dictionaries, without the first `after`."""
+    return [json.loads(line) for line in history.splitlines()[after:]]
