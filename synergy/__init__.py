@@ -1,0 +1,39 @@
+"""The public face of Synergy Scheduler: what a project of your own imports.
+
+The same from a clone and from an installed wheel::
+
+    from synergy import Noop, managed, tree
+
+Independent of the package `supervisor` on PyPI and of mushkevych/scheduler: no code is shared.
+"""
+
+from __future__ import annotations
+
+from scheduler.core.errors import ConfigError, DeadlineExceeded, LeaseLost, Permanent, SchedulerError
+from scheduler.core.process import Readiness, Retry, after, daemon, freerun, managed, queue, script, tree
+from worker.api import Cancel, Daemon, Noop, Processed, Task, Worker
+from worker.sink import sql_sink
+
+__all__ = [
+    "Cancel",
+    "ConfigError",
+    "Daemon",
+    "DeadlineExceeded",
+    "LeaseLost",
+    "Noop",
+    "Permanent",
+    "Processed",
+    "Readiness",
+    "Retry",
+    "SchedulerError",
+    "Task",
+    "Worker",
+    "after",
+    "daemon",
+    "freerun",
+    "managed",
+    "queue",
+    "script",
+    "sql_sink",
+    "tree",
+]
