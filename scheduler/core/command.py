@@ -35,6 +35,7 @@ COMMAND_VERBS = {
     "reset": "process",
     "set_clock": "clock",
     "reload": "context",
+    "worker_died": "worker",  # by a supervisor that saw it: nobody waits for its leases
 }
 
 

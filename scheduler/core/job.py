@@ -49,6 +49,7 @@ class Job:
     ready: str | None = None  # readiness: None never asked, "asked", "yes", "no"
     ready_detail: str | None = None
     ready_at: datetime | None = None  # when it was answered last (real time)
+    ready_since: datetime | None = None  # when it was asked first (real time)
     checks: int = 0  # how many readiness checks were requested
     arguments: dict[str, Any] | None = None  # of a freerun submission
     created_at: datetime | None = None

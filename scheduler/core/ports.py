@@ -27,7 +27,12 @@ R = TypeVar("R")
 
 
 class Where(NamedTuple):
-    """One condition of a query; several are ANDed. `op`: = != < <= > >= in null notnull prefix contains."""
+    """One condition of a query; several are ANDed. `op`: = != < <= > >= in null notnull prefix contains.
+
+    A null matches `null` and nothing else (`= None` is taken as `null`, `!= None` as `notnull`): no
+    comparison with it holds, `!=` included. Text is compared by code point, case matters. In an order
+    nulls come before everything. `in` of nothing matches nothing.
+    """
 
     field: str
     op: str

@@ -1,4 +1,4 @@
-"""The other rows of the store: process rows, holds, leases, boxes, log chunks, and the small facts.
+"""The other rows of the store: process rows, holds, leases, boxes, log chunks, users, and the small facts.
 
 What a process *is* stands in the context (`process.py`); what has *happened* to it stands here.
 """
@@ -23,6 +23,7 @@ class ProcessRow:
     tree: str | None = None
     start: datetime | None = None  # periods before it do not exist
     frontier: datetime | None = None  # every period that began before it has, or had, a row
+    passed: datetime | None = None  # the furthest the frontier ever was; below it rows are shown again
     horizon: datetime | None = None  # every period before it is archived
     last_fire: datetime | None = None  # freerun: business time of the last firing that was taken
     overrides: dict[str, Any] = field(default_factory=dict)  # {"trigger": {"value": …, "actor": …, "at": …}}
@@ -84,6 +85,19 @@ class LogChunk:
     n: int
     at: datetime
     text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """Someone, or something, that may use the API. Secrets are kept as hashes only."""
+
+    name: str
+    role: str = "viewer"
+    password: str | None = None  # its hash; None: no log-in by password
+    tokens: list[dict[str, Any]] = field(default_factory=list)  # {"id": …, "hash": …, "scopes": […], …}
+    enabled: bool = True
+    created_at: datetime | None = None
+    data: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

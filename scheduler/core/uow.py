@@ -46,7 +46,7 @@ class Uow:
     more: bool = False
     arguments: dict[str, Any] | None = None  # None: those of the process
     created_at: datetime
-    requested_at: datetime
+    requested_at: datetime  # of this attempt
     published_at: datetime | None = None  # a mark: set after the broker confirmed
     publishes: int = 0
     retry_at: datetime | None = None

@@ -1,0 +1,329 @@
+"""How a managed process is governed: the three machines, as data, and the one rule book on them.
+
+`assess` answers, for one job and from the slice alone: what would be done with it now, or everything
+that is in the way. `decide` acts on the answer and `explain` shows it, so that an operator is never
+told a second opinion.
+
+| machine | while the period is open | when closed and all it stands on is finished |
+|---|---|---|
+| discrete | nothing | one unit of work |
+| continuous | units of work one after another, each from the cursor of the last | one last, over the rest |
+| recomputing | units of work one after another, each over the whole period | one last, over the whole |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from scheduler.core.inputs import (
+    Blocker,
+    all_children_skipped,
+    input_spans,
+    last_settled,
+    skipped_dependency,
+    unfinished,
+)
+from scheduler.core.job import Job
+from scheduler.core.process import Process
+from scheduler.core.slice import Slice
+from scheduler.core.timetable import Edge, Span
+from scheduler.core.uow import Uow
+
+CODES = {
+    "stopping": "a canceled unit of work has not been let go of by its worker",
+    "uow": "a unit of work is requested, running, or waits for its retry",
+    "retired": "the process is not registered any more",
+    "suspended": "the process is suspended, expired, deleted, or was never scheduled",
+    "held": "an operator holds it",
+    "hidden": "the period begins before the start of its process",
+    "not_begun": "the period has not begun",
+    "not_closed": "the period is not closed yet",
+    "trigger": "the trigger has not fired yet",
+    "children": "a child is not finished",
+    "dependency": "a dependency is not finished",
+    "readiness": "the readiness predicate has not said yes",
+    "place": "max_active units of work of the process are unfinished",
+}
+SLICED = frozenset({"continuous", "recomputing"})
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """What would be done with a job now: `act`, or what is in the way.
+
+    `act`: dispatch, dispatch_final, check (readiness), complete, no_data, skip; None: nothing.
+    """
+
+    act: str | None = None
+    reason: str | None = None
+    detail: str | None = None
+    replaces: str | None = None  # an invalid slice that is canceled, the final run takes its range
+    blockers: tuple[Blocker, ...] = ()
+
+
+def closes_at(process: Process, end: datetime) -> datetime:
+    """When a period that ends at `end` counts as closed."""
+    return end + timedelta(seconds=process.lag_s)
+
+
+def is_by_event(process: Process) -> bool:
+    """The trigger limits how often (`every`), not when it may: after the close it is no limit."""
+    return process.trigger is None or process.trigger.kind == "every"
+
+
+def slice_due(process: Process, job: Job) -> datetime | None:
+    """When the next unit of work of an open period may be requested (business time)."""
+    if process.trigger is None:
+        return job.start
+    if job.dispatched_at is None:
+        return process.trigger.first_at_or_after(job.start)
+    return process.trigger.next_after(job.dispatched_at)
+
+
+def decides(process: Process, job: Job, uow: Uow) -> bool:
+    """Whether the outcome of this unit of work decides its job at once."""
+    if job.state == "final_run":
+        return True
+    return process.machine == "discrete" and (process.blocking != "normal" or process.kind != "managed")
+
+
+def assess(s: Slice, job: Job, *, everything: bool = False) -> Assessment:
+    """What would be done with a job now. With `everything`, all blockers are named, not only the first."""
+    if job.stopping is not None:
+        return Assessment(blockers=(_stopping(s, job),))
+    if job.is_finished:
+        return Assessment()
+    process = s.process(job.process)
+    if process is None:
+        return Assessment(blockers=(Blocker("retired", f"{job.process} is not registered any more"),))
+    if job.uow_open:
+        return _with_uow(s, job, process)
+    own = _own_blockers(s, job, process)
+    if own and not everything:
+        return Assessment(blockers=(own[0],))
+    found = _by_machine(s, job, process, everything=everything)
+    if own:
+        return Assessment(blockers=(*own, *found.blockers))
+    if found.act in ("dispatch", "dispatch_final"):
+        found = _readiness(s, job, process, found)
+    if found.act in ("dispatch", "dispatch_final"):
+        limit = 1 if process.overlap == "queue" and process.kind == "freerun" else process.max_active
+        limit = max(limit, process.max_active)
+        if process.overlap != "allow" and s.active_of(job.process) >= limit:
+            sentence = f"{limit} of {job.process} at a time, and {s.active_of(job.process)} are under way"
+            place = Blocker("place", sentence, process=job.process, unblock="one of them ends")
+            return Assessment(blockers=(*found.blockers, place))
+    return found
+
+
+def _stopping(s: Slice, job: Job) -> Blocker:
+    uow = s.uow(job.stopping or "")
+    owner = uow.owner if uow is not None else None
+    until = uow.lease_until if uow is not None else None
+    return Blocker(
+        "stopping",
+        f"stopping on {owner or 'its worker'}",
+        job=job.id,
+        uow=job.stopping,
+        until=until,
+        unblock="the worker lets go, or its lease ends",
+    )
+
+
+def _with_uow(s: Slice, job: Job, process: Process) -> Assessment:
+    """A unit of work is unfinished: it is waited for; an invalid slice yields to the final run."""
+    uow = s.uow(job.uow or "")
+    if uow is None:
+        return Assessment(blockers=(Blocker("uow", f"{job.uow} is missing from the store", uow=job.uow),))
+    if (
+        uow.state == "invalid"
+        and job.state == "in_progress"
+        and process.machine in SLICED
+        and not _own_blockers(s, job, process)
+    ):
+        found = _closed_run(s, job, process, everything=False)
+        if found.act == "dispatch_final":
+            return replace(found, replaces=uow.id)
+    words = {
+        "requested": "waits for a worker",
+        "in_progress": f"runs on {uow.owner}",
+        "invalid": f"failed ({uow.error}) and waits for its retry",
+    }
+    return Assessment(
+        blockers=(
+            Blocker(
+                "uow",
+                f"run {uow.run}, attempt {uow.attempt} {words.get(uow.state, 'ended, and is being decided')}",
+                job=job.id,
+                process=job.process,
+                uow=uow.id,
+                until=uow.retry_at if uow.state == "invalid" else None,
+                unblock={"invalid": "its retry, or retry now"}.get(uow.state, "it ends"),
+            ),
+        )
+    )
+
+
+def _own_blockers(s: Slice, job: Job, process: Process) -> list[Blocker]:
+    found = []
+    row = s.known.rows.get(job.process)
+    if row is None or row.state != "scheduled":
+        state = row.state if row is not None else "new"
+        found.append(
+            Blocker(
+                "suspended", f"{job.process} is {state}", process=job.process, unblock=f"resume {job.process}"
+            )
+        )
+    hold = s.hold_on(job)
+    if hold is not None:
+        why = f": {hold.reason}" if hold.reason else ""
+        sentence = f"held by {hold.actor}{why}"
+        found.append(Blocker("held", sentence, until=hold.until, unblock=f"release {hold.scope}"))
+    if row is not None and row.start is not None and job.start < row.start and process.kind == "managed":
+        found.append(
+            Blocker("hidden", f"it begins before the start of {job.process}", unblock="lower the start")
+        )
+    if job.start > s.now:
+        found.append(Blocker("not_begun", "its period has not begun", until=job.start, unblock="time passes"))
+    return found
+
+
+def _by_machine(s: Slice, job: Job, process: Process, *, everything: bool) -> Assessment:
+    """The machine's and the blocking type's rules, for a job without an unfinished unit of work."""
+    spans = input_spans(s, job)
+    if process.blocking == "dependencies":
+        culprit = skipped_dependency(s, spans)
+        if culprit is not None:
+            return Assessment("skip", "dependency", f"{culprit.id} was skipped")
+    if spans and not job.produced and all_children_skipped(s, spans):
+        return Assessment("skip", "children", "all its children were skipped")
+    if s.now >= closes_at(process, job.end):
+        return _closed_run(s, job, process, everything=everything)
+    return _open_run(s, job, process, spans, everything=everything)
+
+
+def _waits(
+    s: Slice, spans: list[tuple[Edge, Span]], kinds: tuple[str, ...], everything: bool
+) -> list[Blocker]:
+    found = []
+    for edge, span in spans:
+        if edge.kind in kinds:
+            blocker = unfinished(s, edge, span)
+            if blocker is not None:
+                found.append(blocker)
+                if not everything:
+                    break
+    return found
+
+
+def _open_run(
+    s: Slice, job: Job, process: Process, spans: list[tuple[Edge, Span]], *, everything: bool
+) -> Assessment:
+    """While the period is open: nothing, or the next slice at the next tick."""
+    closing = closes_at(process, job.end)
+    if process.machine not in SLICED or not is_by_event(process):
+        blockers = [
+            Blocker("not_closed", "its period is not closed yet", until=closing, unblock="time passes")
+        ]
+        if everything:
+            blockers += _trigger(s, job, process) + _waits(s, spans, ("child", "dependency"), True)
+        return Assessment(blockers=tuple(blockers))
+    kinds = {"normal": (), "children": ("child", "dependency"), "dependencies": ("dependency",)}[
+        process.blocking
+    ]
+    blockers = []
+    due = slice_due(process, job)
+    if not job.more and (due is None or due > s.now):
+        blockers.append(
+            Blocker("trigger", "its next tick has not come", until=due, unblock="run it now, or wait")
+        )
+    if everything or not blockers:
+        blockers += _waits(s, spans, kinds, everything)
+    return Assessment(blockers=tuple(blockers)) if blockers else Assessment("dispatch")
+
+
+def _trigger(s: Slice, job: Job, process: Process) -> list[Blocker]:
+    """The trigger of a managed process says when it may: not before its first firing at or after the end."""
+    if is_by_event(process) or job.more or process.trigger is None or process.kind != "managed":
+        return []
+    fire = process.trigger.first_at_or_after(job.end)
+    if fire is not None and fire <= s.now:
+        return []
+    sentence = f"{process.trigger.text!r} has not fired since its period ended"
+    return [Blocker("trigger", sentence, until=fire, unblock="run it now, or wait")]
+
+
+def _closed_run(s: Slice, job: Job, process: Process, *, everything: bool) -> Assessment:
+    """When the period is closed: one unit of work that decides, once all it stands on is finished."""
+    spans = input_spans(s, job)
+    blockers: list[Blocker] = _trigger(s, job, process)
+    if blockers and not everything:
+        return Assessment(blockers=tuple(blockers))
+    early = (
+        process.machine == "discrete"
+        and process.blocking == "normal"
+        and job.state == "embryo"
+        and not job.generation
+    )
+    if not early:
+        blockers += _waits(s, spans, ("child", "dependency"), everything)
+    if blockers:
+        return Assessment(blockers=tuple(blockers))
+    if process.machine in SLICED:
+        return Assessment("dispatch_final")
+    if job.state == "embryo":
+        return Assessment("dispatch")
+    return _discrete_again(s, job, spans)
+
+
+def _discrete_again(s: Slice, job: Job, spans: list[tuple[Edge, Span]]) -> Assessment:
+    """`discrete` + `normal`, after its early run: take its outcome, or run once more over newer inputs."""
+    if last_settled(s, spans) >= job.requested_seq:
+        return Assessment("dispatch_final")
+    uow = s.uow(job.uow or "")
+    if uow is None:
+        return Assessment("dispatch_final")
+    return outcome(job, uow)
+
+
+def outcome(job: Job, uow: Uow) -> Assessment:
+    """How a job ends by the unit of work that decides it."""
+    if uow.state == "processed" or (uow.state == "noop" and job.produced):
+        return Assessment("complete")
+    if uow.state == "noop":
+        return Assessment("no_data", detail=uow.error)
+    return Assessment("skip", uow_reason(uow), uow.error)
+
+
+def uow_reason(uow: Uow) -> str:
+    """Why a canceled unit of work ended, as a job's reason."""
+    if uow.permanent:
+        return "failed"
+    if uow.timed_out:
+        return "timed_out"
+    return "retries_exhausted" if uow.failures or uow.losses else "canceled"
+
+
+def _readiness(s: Slice, job: Job, process: Process, found: Assessment) -> Assessment:
+    """Ask the predicate before the first unit of work; its last answer is a stored fact."""
+    rule = process.readiness
+    if rule is None or job.ready == "yes":
+        return found
+    if job.ready is None:
+        return Assessment("check")
+    since = job.ready_at or s.real
+    if job.ready == "asked":
+        blocker = Blocker("readiness", f"{rule.predicate} is being asked", unblock="a worker answers")
+        return Assessment(blockers=(blocker,))
+    first = job.ready_since or since
+    if rule.wait_timeout_s is not None and s.real >= first + timedelta(seconds=rule.wait_timeout_s):
+        return Assessment(
+            "skip", "timed_out", f"{rule.predicate} did not say yes in {rule.wait_timeout_s:g} s"
+        )
+    again = since + timedelta(seconds=rule.every_s)
+    if s.real >= again:
+        return Assessment("check")
+    said = f" ({job.ready_detail})" if job.ready_detail else ""
+    blocker = Blocker("readiness", f"{rule.predicate} says no{said}", until=again, unblock="it says yes")
+    return Assessment(blockers=(blocker,))
