@@ -1,0 +1,493 @@
+"""The `Store` port on SQL databases.
+
+`SqlStore` and `SqlTransaction` are the same for every database; a `Database` holds what is not: how
+to connect, its grammar, its clock, and what its errors mean. Statements come from `db.statement`.
+
+Each operation borrows a session (a connection) and gives it back, so there are as many connections
+as operations at once; a read outside a transaction is a transaction of its own, of one statement. A
+session that saw an error is never used again.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from types import TracebackType
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from db.schema import SCHEMA_FACT, SCHEMA_VERSION, TABLES
+from db.statement import Grammar, Statement, Statements
+from scheduler.core.errors import ConfigError, Conflict, LeaseLost, StoreUnavailable
+from scheduler.core.ports import Change, Where
+from scheduler.core.records import Fact, Lease
+
+R = TypeVar("R")
+Values = Sequence[Any]
+
+
+class Session(Protocol):
+    """A connection that commits every statement by itself, unless begun."""
+
+    def query(self, sql: str, values: Values) -> list[Any]:
+        """All rows of a query."""
+
+    def run(self, sql: str, rows: Sequence[Values]) -> int:
+        """Run a statement once per row of values; how many rows of the table it hit."""
+
+    def begin(self) -> None:
+        """Begin a transaction that writes; wait for its turn."""
+
+    def commit(self) -> None:
+        """End it."""
+
+    def rollback(self) -> None:
+        """Undo it; nothing happens if none was begun."""
+
+    def close(self) -> None:
+        """Let go of the connection; never raises."""
+
+
+class Pool(Protocol):
+    """Where sessions are borrowed."""
+
+    def borrow(self) -> Session:
+        """A session for one thread, until it is given back or discarded."""
+
+    def give(self, session: Session) -> None:
+        """Give back one that is as it was."""
+
+    def discard(self, session: Session) -> None:
+        """Give back one that saw an error."""
+
+    def close(self) -> None:
+        """Close the idle ones now and the others when they come back."""
+
+
+class Database(ABC):
+    """What a database has of its own. `driver_error` is the driver's root exception."""
+
+    grammar: Grammar
+    driver_error: type[Exception]
+    explain: str  # what is put before a query to be told its plan
+
+    @abstractmethod
+    def pool(self) -> Pool:
+        """A new pool of sessions."""
+
+    @abstractmethod
+    def now(self) -> datetime:
+        """The store's clock."""
+
+    @abstractmethod
+    def translate(self, error: Exception) -> Exception:
+        """The port's error for a driver's; a bug (no such column) comes back as it is."""
+
+    @abstractmethod
+    def tables(self, session: Session) -> set[str]:
+        """The names of the tables that are there."""
+
+    def prepare(self) -> None:
+        """Before the schema is looked at: may refuse (ConfigError) what is not ours, untouched."""
+
+    def settle(self, session: Session) -> None:
+        """Settings that belong to a whole database of ours, made once it is known to be ours."""
+
+    def start(self) -> None:
+        """Begin maintenance, if this process was asked for it; called again and again."""
+
+    def stop(self) -> None:
+        """End maintenance."""
+
+
+class SessionPool:
+    """Idle sessions, last in first out; none is ever shared, nor carried over a fork."""
+
+    _orphans: ClassVar[
+        list[Any]
+    ] = []  # a child must not close its parent's connections, nor have them collected
+
+    def __init__(self, connect: Any) -> None:
+        self._connect = connect
+        self._idle: list[Session] = []
+        self._pid = os.getpid()
+        self._closed = False
+
+    def borrow(self) -> Session:
+        """As `Pool.borrow`."""
+        if self._closed:
+            raise StoreUnavailable("the store was closed")
+        if self._pid != os.getpid():
+            self._orphans.append(self._idle)
+            self._idle, self._pid = [], os.getpid()
+        try:
+            return self._idle.pop()
+        except IndexError:
+            session: Session = self._connect()
+            return session
+
+    def give(self, session: Session) -> None:
+        """As `Pool.give`."""
+        self._idle.append(session)
+        if self._closed:
+            self.close()
+
+    def discard(self, session: Session) -> None:
+        """As `Pool.discard`: an error may mean that the others are stale as well."""
+        session.close()
+        self._drain()
+
+    def close(self) -> None:
+        """As `Pool.close`."""
+        self._closed = True
+        self._drain()
+
+    def _drain(self) -> None:
+        while self._idle and self._pid == os.getpid():
+            try:
+                self._idle.pop().close()
+            except IndexError:  # another thread took the last one
+                return
+
+
+class SqlTransaction:
+    """The inside of `SqlStore.transaction()`; used by the thread that opened it."""
+
+    def __init__(self, store: SqlStore, session: Session) -> None:
+        self._store, self._session = store, session
+        self._statements = store.statements
+        self.failed: Exception | None = None
+
+    def insert(self, records: Sequence[Any], *, ignore: bool = False) -> int:
+        """As `Transaction.insert`."""
+        groups: dict[type, list[Values]] = {}
+        codecs = self._statements.codecs
+        for record in records:
+            kind = type(record)
+            groups.setdefault(kind, []).append(codecs[kind].row(record))
+        return sum(
+            self._run(self._statements.insert(kind, ignore).sql, rows) for kind, rows in groups.items()
+        )
+
+    def update(self, changes: Sequence[Change]) -> int:
+        """As `Transaction.update`: changes of one shape run together, those of one record in their order."""
+        hits = 0
+        groups: dict[str, list[Values]] = {}
+        group_of: dict[tuple[type, Any], str] = {}
+        for change in changes:
+            sql, row = self._update_row(change)
+            record = (change.kind, change.key)
+            if group_of.setdefault(record, sql) != sql:
+                hits += self._run_groups(groups)
+                groups, group_of = {}, {record: sql}
+            groups.setdefault(sql, []).append(row)
+        return hits + self._run_groups(groups)
+
+    def _update_row(self, change: Change) -> tuple[str, list[Any]]:
+        update = self._statements.update(change)
+        row = [*change.set.values()]
+        if change.entry is not None:
+            row += (change.entry, change.entries)
+        if isinstance(change.key, tuple):
+            row += change.key
+        else:
+            row.append(change.key)
+        row += [value for value in change.expect.values() if value is not None]
+        for at, encode in update.encode:
+            if row[at] is not None:
+                row[at] = encode(row[at])
+        return update.sql, row
+
+    def _run_groups(self, groups: dict[str, list[Values]]) -> int:
+        return sum([self._run(sql, rows) for sql, rows in groups.items()])
+
+    def delete(self, kind: type, where: Sequence[Where]) -> int:
+        """As `Transaction.delete`."""
+        shape, values = self._statements.conditions(kind, where)
+        return self._run(self._statements.delete(kind, shape).sql, [values])
+
+    def find(
+        self, kind: type[R], where: Sequence[Where] = (), order: Sequence[str] = (), limit: int | None = None
+    ) -> list[R]:
+        """As `Transaction.find`."""
+        statement, values = self._store.query(kind, None, where, order, limit)
+        try:
+            return statement.read(self._session.query(statement.sql, values))
+        except self._store.database.driver_error as error:
+            self.failed = self._store.database.translate(error)
+            raise self.failed from error
+
+    def _run(self, sql: str, rows: Sequence[Values]) -> int:
+        try:
+            return self._session.run(sql, rows)
+        except self._store.database.driver_error as error:
+            self.failed = self._store.database.translate(error)
+            raise self.failed from error
+
+
+class _Block:
+    """The context manager of a transaction; a class, because a generator costs twice as much."""
+
+    __slots__ = ("_lease", "_session", "_store", "_transaction")
+
+    def __init__(self, store: SqlStore, lease: Lease | None) -> None:
+        self._store, self._lease = store, lease
+
+    def __enter__(self) -> SqlTransaction:
+        self._session = self._store.begin()
+        self._transaction = SqlTransaction(self._store, self._session)
+        return self._transaction
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        store, transaction = self._store, self._transaction
+        if error is not None:
+            store.roll_back(self._session, transaction.failed)
+            return
+        try:
+            if transaction.failed is not None:
+                raise Conflict(f"the transaction failed before: {transaction.failed}") from transaction.failed
+            if self._lease is not None:
+                store.renew(transaction, self._lease)
+        except BaseException:
+            store.roll_back(self._session, transaction.failed)
+            raise
+        store.commit(self._session)
+
+
+class SqlStore:
+    """The `Store` port on a `Database`. Safe for threads; after a fork the child makes its own connections."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.statements = Statements(database.grammar)
+        self._pool = database.pool()
+        self._writers: set[int] = set()  # threads inside a transaction
+
+    # --- the port
+
+    def init(self) -> None:
+        """As `Store.init`. Several processes may do it at once."""
+        self.database.prepare()
+        with self._session() as session:
+            if self._is_complete(session):
+                self.database.start()
+                return
+            self.database.settle(session)
+            session.begin()
+            try:
+                self._create(session)
+            except BaseException:
+                session.rollback()
+                raise
+            session.commit()
+        self.database.start()
+
+    def close(self) -> None:
+        """As `Store.close`."""
+        self.database.stop()
+        self._pool.close()
+
+    def now(self) -> datetime:
+        """As `Store.now`."""
+        return self.database.now()
+
+    def transaction(self, lease: Lease | None = None) -> _Block:
+        """As `Store.transaction`; never inside another one of the same thread."""
+        return _Block(self, lease)
+
+    def find(
+        self, kind: type[R], where: Sequence[Where] = (), order: Sequence[str] = (), limit: int | None = None
+    ) -> list[R]:
+        """As `Store.find`."""
+        statement, values = self.query(kind, None, where, order, limit)
+        return statement.read(self._read(statement.sql, values))
+
+    def select(
+        self,
+        kind: type,
+        fields: Sequence[str],
+        where: Sequence[Where] = (),
+        order: Sequence[str] = (),
+        limit: int | None = None,
+    ) -> list[tuple[Any, ...]]:
+        """As `Store.select`."""
+        statement, values = self.query(kind, tuple(fields), where, order, limit)
+        return statement.read(self._read(statement.sql, values))
+
+    def count(
+        self, kind: type, where: Sequence[Where] = (), by: Sequence[str] = ()
+    ) -> dict[tuple[Any, ...], int]:
+        """As `Store.count`."""
+        shape, values = self.statements.conditions(kind, where)
+        statement = self.statements.count(kind, shape, tuple(by))
+        rows = self._read(statement.sql, values)
+        return dict(zip(statement.read([row[:-1] for row in rows]), (row[-1] for row in rows), strict=True))
+
+    def get(self, kind: type[R], *key: Any) -> R | None:
+        """As `Store.get`."""
+        names = TABLES[kind].key
+        assert len(key) == len(names), f"the key of {kind.__name__} is {names}"
+        found = self.find(kind, [Where(name, "=", value) for name, value in zip(names, key, strict=True)])
+        return found[0] if found else None
+
+    # --- for tests and `store check`
+
+    def explain(
+        self, kind: type, where: Sequence[Where] = (), order: Sequence[str] = (), limit: int | None = None
+    ) -> list[str]:
+        """The database's plan for a query, in its own words."""
+        statement, values = self.query(kind, None, where, order, limit)
+        return [str(row[-1]) for row in self._read(self.database.explain + statement.sql, values)]
+
+    # --- inside
+
+    def query(
+        self,
+        kind: type,
+        fields: tuple[str, ...] | None,
+        where: Sequence[Where],
+        order: Sequence[str],
+        limit: int | None,
+    ) -> tuple[Statement, list[Any]]:
+        """The statement for a query and its values."""
+        shape, values = self.statements.conditions(kind, where)
+        statement = self.statements.select(kind, fields, shape, tuple(order), limit is not None)
+        if limit is not None:
+            values.append(limit)
+        values += statement.constants
+        return statement, values
+
+    def _read(self, sql: str, values: Values) -> list[Any]:
+        session = self._borrow()
+        try:
+            rows = session.query(sql, values)
+        except BaseException as error:
+            self._pool.discard(session)
+            if isinstance(error, self.database.driver_error):
+                raise self.database.translate(error) from error
+            raise
+        self._pool.give(session)
+        return rows
+
+    def _borrow(self) -> Session:
+        try:
+            return self._pool.borrow()
+        except self.database.driver_error as error:
+            raise self.database.translate(error) from error
+
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        """A session for something rare."""
+        session = self._borrow()
+        try:
+            yield session
+        except BaseException as error:
+            self._pool.discard(session)
+            if isinstance(error, self.database.driver_error):
+                raise self.database.translate(error) from error
+            raise
+        self._pool.give(session)
+
+    def begin(self) -> Session:
+        """A session with a transaction begun."""
+        me = threading.get_ident()
+        assert me not in self._writers, "a transaction inside a transaction"
+        session = self._borrow()
+        try:
+            session.begin()
+        except BaseException as error:
+            self._pool.discard(session)
+            if isinstance(error, self.database.driver_error):
+                raise self.database.translate(error) from error
+            raise
+        self._writers.add(me)
+        return session
+
+    def renew(self, transaction: SqlTransaction, lease: Lease) -> None:
+        """The last write of a leader's transaction: the fence."""
+        expires_at = self.now() + (lease.expires_at - lease.taken_at)
+        fence = {"token": lease.token, "holder": lease.holder}
+        if not transaction.update([Change(Lease, lease.name, fence, {"expires_at": expires_at})]):
+            raise LeaseLost(
+                f"the lease {lease.name!r} was lost: token {lease.token} of {lease.holder} is out of date"
+            )
+
+    def commit(self, session: Session) -> None:
+        """Commit. An error leaves the outcome unknown: whoever gets it reads again."""
+        self._writers.discard(threading.get_ident())
+        try:
+            session.commit()
+        except BaseException as error:
+            self._undo(session)
+            self._pool.discard(session)
+            if isinstance(error, self.database.driver_error):
+                raise self.database.translate(error) from error
+            raise
+        self._pool.give(session)
+
+    def roll_back(self, session: Session, failed: Exception | None) -> None:
+        """Roll back; the caller has an error to raise already."""
+        self._writers.discard(threading.get_ident())
+        undone = self._undo(session)
+        if undone and not isinstance(failed, StoreUnavailable):
+            self._pool.give(session)
+        else:
+            self._pool.discard(session)
+
+    def _undo(self, session: Session) -> bool:
+        try:
+            session.rollback()
+        except self.database.driver_error:  # the connection is of no use; closing it rolls back too
+            return False
+        return True
+
+    # --- the schema
+
+    def _version(self, session: Session) -> int:
+        statement, values = self.query(Fact, None, [Where("key", "=", SCHEMA_FACT)], (), None)
+        try:
+            facts: list[Fact] = statement.read(session.query(statement.sql, values))
+            version = facts[0].value["version"] if facts else 0
+        except (self.database.driver_error, ValueError, KeyError) as error:
+            raise ConfigError(
+                "the store's database belongs to another program: it has a table 'facts'"
+            ) from error
+        if version > SCHEMA_VERSION:
+            raise ConfigError(
+                f"the store has schema version {version}, this program knows {SCHEMA_VERSION}: use a newer program"
+            )
+        return int(version)
+
+    def _is_complete(self, session: Session) -> bool:
+        """Whether nothing is to be created; raises ConfigError if the database is not ours, or newer."""
+        wanted, present = {table.name for table in TABLES.values()}, self.database.tables(session)
+        if TABLES[Fact].name in present:
+            return self._version(session) == SCHEMA_VERSION and wanted <= present
+        foreign = sorted(name for name in present if not name.startswith(BROKER_TABLES))
+        if foreign:
+            raise ConfigError(
+                f"the store's database belongs to another program: it has a table {foreign[0]!r}; name an empty one"
+            )
+        return False
+
+    def _create(self, session: Session) -> None:
+        """The version first, then all the rest, in one transaction."""
+        if self._is_complete(session):  # somebody else was faster
+            return
+        kinds = sorted(TABLES, key=lambda kind: kind is not Fact)
+        for kind in kinds:
+            for sql in self.statements.schema(kind):
+                session.run(sql, [()])
+            if kind is Fact:
+                row = self.statements.codecs[Fact].row(
+                    Fact(key=SCHEMA_FACT, value={"version": SCHEMA_VERSION})
+                )
+                session.run(self.statements.insert(Fact, True).sql, [row])
+
+
+BROKER_TABLES = ("mq_", "sqlite_")  # the embedded broker may have come to the same file first
