@@ -9,14 +9,14 @@ then and are reprocessed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from operator import attrgetter
 from pathlib import Path
 
 from examples.flights.landing import DATA, Landing, RawRow, raw_flights, raw_weather
 from synergy import Daemon
 
-STEP_S = 600  # business seconds between two landings: six an hour
+LOOK_S = 0.1  # real seconds; while an hour passes in a second these are six business minutes
 
 
 class Feed:
@@ -26,7 +26,7 @@ class Feed:
         """`lag_s` is the lag of the hourly processes: an hour is closed so long after its end. Seconds."""
         self.landing = landing
         self.lag_s = lag_s
-        until = landing.landed_until()
+        self._until = until = landing.landed_until()
         by_arrival = attrgetter("arrival")
         self._flights = sorted(
             (r for r in raw_flights(data) if r.arrival > until), key=by_arrival, reverse=True
@@ -43,8 +43,9 @@ class Feed:
     def land(self, now: int) -> int:
         """Land every row that arrives by `now` (business seconds since 1970); how many these are."""
         flights, weather = _due(self._flights, now), _due(self._weather, now)
-        if flights or weather:
+        if flights or weather or now // 3600 > self._until // 3600:  # every hour, also of a quiet night
             self.landing.land(flights, weather, now)
+            self._until = now
         return len(flights) + len(weather)
 
     def answer_calls(self, daemon: Daemon) -> int:
@@ -78,10 +79,8 @@ def flights_feed(daemon: Daemon) -> None:
     landing = Landing(daemon.arguments["landing"], writes=True)
     try:
         feed = Feed(landing, Path(daemon.arguments.get("data") or DATA), float(daemon.arguments["lag_s"]))
-        while not daemon.stopping.is_set():
-            now = daemon.now()
-            feed.land(int(now.timestamp()))
+        while not daemon.stopping.wait(LOOK_S):
+            feed.land(int(daemon.now().timestamp()))
             feed.answer_calls(daemon)
-            daemon.wait_until(now + timedelta(seconds=STEP_S - now.timestamp() % STEP_S))
     finally:
         landing.close()

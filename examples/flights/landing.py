@@ -253,6 +253,10 @@ class Landing:
         """These hours were still open: their own last run sees the rows."""
         self._connection.executemany("DELETE FROM calls WHERE id = ?", [(c.id,) for c in calls])
 
+    def settled(self, until: int) -> bool:
+        """Whether all that arrives by `until` has landed, and every closed hour it belongs to was called again."""
+        return self.landed_until() >= until and not self.open_calls()
+
     def late(self) -> tuple[int, int]:
         """How many hours were reprocessed for late rows, and for how many rows."""
         found = self._connection.execute(

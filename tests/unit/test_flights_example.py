@@ -14,13 +14,12 @@ import sqlite3
 import statistics
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -37,28 +36,11 @@ from examples.flights import (
 )
 from examples.flights.feed import Feed, flights_feed
 from synergy import Daemon, LeaseLost, Noop, Processed, Task
+from worker.api import ProcessInfo, SinkToken
 
 DAY = datetime(2013, 7, 4, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 FEED_LAG_S = process_context.FEED_LAG_S
-
-
-@dataclass
-class Work:
-    """As much of a task as the example's workers look at."""
-
-    process: str
-    timeperiod: str
-    start: datetime
-    end: datetime
-    source: str | None
-    sink: str | None
-    arguments: dict[str, Any] = field(default_factory=dict)
-    cursor: str | None = None
-    token: tuple[int, int] = (1, 1)
-    run: int = 1
-    attempt: int = 1
-    final: bool = True
 
 
 @dataclass
@@ -71,8 +53,15 @@ class Box:
     def task(self, process: str, start: datetime, span: timedelta = HOUR, **more: Any) -> Task:
         kind = {1: "%Y%m%d%H", 24: "%Y%m%d00"}.get(int(span / HOUR), "%Y%m0000")
         source, sink = f"sqlite:///{self.places.landing}", f"sqlite:///{self.places.results}"
-        work = Work(process, start.strftime(kind), start, start + span, source, sink, **more)
-        return cast(Task, work)
+        return Task(
+            process=process,
+            timeperiod=start.strftime(kind),
+            start=start,
+            end=start + span,
+            source=source,
+            sink=sink,
+            **more,
+        )
 
     def totals(self, process: str, table: str = "flights") -> dict[str, int]:
         with closing(sqlite3.connect(self.places.results)) as sink:
@@ -104,7 +93,7 @@ def box(week: Path, tmp_path: Path) -> Iterator[Box]:
 
 def hourly(box: Box, start: datetime, **more: Any) -> Processed | Noop:
     task = box.task("flights_hourly", start, **more)
-    return workers.Hourly(task).run(task)
+    return workers.Hourly(ProcessInfo(task.process, task.source, task.sink)).run(task)
 
 
 def run_day(box: Box, day: datetime = DAY) -> None:
@@ -226,21 +215,21 @@ def test_slices_of_an_hour_add_up_and_a_repeated_one_replaces_itself(week: Path,
     first = hourly(box, start, final=False)
     assert isinstance(first, Processed) and first.cursor is not None
     some = box.totals("flights_hourly")
-    assert isinstance(hourly(box, start, cursor=first.cursor, token=(2, 3)), Noop)
+    assert isinstance(hourly(box, start, cursor=first.cursor, token=SinkToken(2, 3)), Noop)
 
     area = landing.Landing(box.places.landing, writes=True)
     feed = Feed(area, week, FEED_LAG_S)
     feed.land(int((start + 12 * HOUR).timestamp()))
-    last = hourly(box, start, cursor=first.cursor, token=(3, 5))
+    last = hourly(box, start, cursor=first.cursor, token=SinkToken(3, 5))
     assert isinstance(last, Processed)
     whole = box.totals("flights_hourly")
     assert 0 < some["flights"] < whole["flights"] == len(box.rows(prefix=f"{start:%Y-%m-%dT%H}"))
 
     hourly(
-        box, start, cursor=first.cursor, token=(3, 7)
+        box, start, cursor=first.cursor, token=SinkToken(3, 7)
     )  # the worker was lost after its write, before its finish
     assert box.totals("flights_hourly") == whole
-    hourly(box, start, token=(4, 9))  # reprocessed: from the beginning, in the place of both slices
+    hourly(box, start, token=SinkToken(4, 9))  # reprocessed: from the beginning, in the place of both slices
     assert box.totals("flights_hourly") == whole
     area.close()
     landing.reader.cache_clear()
@@ -248,10 +237,10 @@ def test_slices_of_an_hour_add_up_and_a_repeated_one_replaces_itself(week: Path,
 
 def test_a_worker_that_lost_its_lease_writes_nothing(box: Box) -> None:
     start = DAY + 18 * HOUR
-    hourly(box, start, token=(2, 4))
+    hourly(box, start, token=SinkToken(2, 4))
     whole = box.totals("flights_hourly")
     with pytest.raises(LeaseLost):
-        hourly(box, start, token=(1, 2), cursor="100")
+        hourly(box, start, token=SinkToken(1, 2), cursor="100")
     assert box.totals("flights_hourly") == whole
 
 
@@ -358,34 +347,20 @@ def test_the_check_names_the_days_that_differ(box: Box) -> None:
 # --- the feed ----------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Player:
-    """As much of a daemon as the feed looks at: a clock that jumps to what is waited for, and a notebook."""
+class Player(Daemon):
+    """The handle of a daemon whose every wait takes ten minutes of business time, up to `until`."""
 
-    places: prepare.Places
-    data: Path
-    clock: datetime
-    until: datetime
-    each: Callable[[Player], None] = lambda player: None
-    calls: list[tuple[str, str, str]] = field(default_factory=list)
-    stopping: threading.Event = field(default_factory=threading.Event)
+    def __init__(self, places: prepare.Places, data: Path, start: datetime, until: datetime) -> None:
+        self.places = places
+        self.clock, self.until = start, until
+        self.calls: list[tuple[str, str, str]] = []
+        arguments = {"landing": str(places.landing), "lag_s": FEED_LAG_S, "data": str(data)}
+        super().__init__("flights_feed", arguments, lambda: self.clock, lambda *call: self.calls.append(call))
+        self.stopping.wait = self.wait  # type: ignore[method-assign]
 
-    @property
-    def arguments(self) -> dict[str, Any]:
-        return {"landing": str(self.places.landing), "lag_s": FEED_LAG_S, "data": str(self.data)}
-
-    def now(self) -> datetime:
-        return self.clock
-
-    def wait_until(self, instant: datetime) -> None:
-        assert instant > self.clock
-        self.clock = instant
-        self.each(self)
-        if self.clock > self.until:
-            self.stopping.set()
-
-    def reprocess(self, process: str, timeperiod: str, reason: str) -> None:
-        self.calls.append((process, timeperiod, reason))
+    def wait(self, timeout: float | None = None) -> bool:
+        self.clock += timedelta(minutes=10)
+        return self.clock > self.until
 
 
 def player(week: Path, folder: Path, start: datetime, until: datetime) -> Player:
@@ -395,7 +370,7 @@ def player(week: Path, folder: Path, start: datetime, until: datetime) -> Player
 def test_the_feed_lands_all_by_the_new_year_and_calls_for_the_late_rows(week: Path, tmp_path: Path) -> None:
     start = datetime(2013, 12, 30, tzinfo=UTC)
     daemon = player(week, tmp_path, start, datetime(2014, 1, 1, tzinfo=UTC))
-    flights_feed(cast(Daemon, daemon))
+    flights_feed(daemon)
     area = landing.Landing(daemon.places.landing)
     rows = [r for r in landing.raw_flights(week) if start.timestamp() <= r.hour < landing.YEAR_END]
     late = {r.hour for r in rows if r.arrival >= r.hour + 3600}
@@ -407,18 +382,18 @@ def test_the_feed_lands_all_by_the_new_year_and_calls_for_the_late_rows(week: Pa
     hours, count_of_rows = area.late()
     assert (hours, count_of_rows) == (len(daemon.calls), sum(r.arrival >= r.hour + 3600 for r in rows))
     assert sum(len(area.flights(int(start.timestamp()) + 3600 * n)) for n in range(48)) == len(rows)
-    assert not area.open_calls()
+    assert area.settled(landing.YEAR_END) and not area.settled(landing.YEAR_END + 1)
     area.close()
 
 
 def test_a_feed_that_was_away_goes_on_where_it_stood(week: Path, tmp_path: Path) -> None:
     start = datetime(2013, 12, 30, 12, tzinfo=UTC)
     first = player(week, tmp_path, start, start + 6 * HOUR)
-    flights_feed(cast(Daemon, first))
+    flights_feed(first)
     later = Player(first.places, week, start + 9 * HOUR, start + 12 * HOUR)
-    flights_feed(cast(Daemon, later))
+    flights_feed(later)
     area = landing.Landing(first.places.landing)
-    until = later.clock.timestamp() - 600
+    until = later.until.timestamp()
     arrived = [r for r in landing.raw_flights(week) if start.timestamp() <= r.hour and r.arrival <= until]
     assert sum(len(area.flights(int(start.timestamp()) + 3600 * n)) for n in range(24)) == len(arrived)
     for name in ("flights_hourly", "weather_hourly"):
@@ -435,9 +410,9 @@ def test_a_call_that_was_not_made_is_made_after_a_crash(week: Path, tmp_path: Pa
     feed = Feed(area, week, FEED_LAG_S)
     feed.land(int((start + 5 * HOUR).timestamp()))  # landed, and then the power went
     area.close()
-    daemon.clock = start + 5 * HOUR
-    daemon.until = daemon.clock
-    flights_feed(cast(Daemon, daemon))
+    daemon.clock = start + 5 * HOUR - timedelta(minutes=10)
+    daemon.until = start + 5 * HOUR
+    flights_feed(daemon)
     flights = {hour for process, hour, _why in daemon.calls if process == "flights_hourly"}
     assert {"2013123012", "2013123013", "2013123014"} <= flights
     assert "2013123016" not in flights, "an hour that is still open sees the rows by itself"
