@@ -11,16 +11,15 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from scheduler.core.inputs import Blocker
 from scheduler.core.job import Job, job_id
-from scheduler.core.ports import REPORT_QUEUE, control_queue
+from scheduler.core.ports import control_queue
 from scheduler.core.process import Process
 from scheduler.core.retry import reason_to_give_up, republish_delay, retry_delay
 from scheduler.core.slice import LOOK, Absent, Item, Slice
 from scheduler.core.strategy import Assessment, assess, decides, outcome, uow_reason
-from scheduler.core.timeperiod import Qualifier, following, timeperiod_at
+from scheduler.core.timeperiod import Qualifier, Timeperiod, following, timeperiod_at
 from scheduler.core.timetable import Span
-from scheduler.core.uow import Uow, job_of
+from scheduler.core.uow import Uow
 
 ROWS_A_TURN = 1000
 
@@ -36,8 +35,12 @@ def decide(s: Slice, item: Item) -> list[Item]:
             return fill(s, item.what, item.after)
         case "advance":
             return advance(s, item.what)
+        case "scan":
+            return scan(s, item.what, item.after)
         case "fire":
             return fire(s, item.what)
+        case "resend":
+            return resend(s, item.what)
     raise AssertionError(f"no rule for {item}")
 
 
@@ -51,10 +54,18 @@ def evaluate(s: Slice, id_: str) -> list[Item]:
         return []
     found = assess(s, job)
     if found.act is None:
-        if any(blocker.code == "place" for blocker in found.blockers):
-            s.known.crowded.add(job.process)
+        _remember(s, job, found)
         return []
     return act(s, job, found)
+
+
+def _remember(s: Slice, job: Job, found: Assessment) -> None:
+    """What will not be noticed by an event: a place that frees, a predicate to be asked again."""
+    for blocker in found.blockers:
+        if blocker.code == "place":
+            s.known.crowded.add(job.process)
+        elif blocker.code == "readiness" and blocker.until is not None:
+            s.known.ask_again[job.id] = blocker.until
 
 
 def act(s: Slice, job: Job, found: Assessment) -> list[Item]:
@@ -286,8 +297,7 @@ def _waiting(s: Slice, job: Job, uow: Uow) -> list[Item]:
             due_at=None,
         )
         return _give_up(s, job, failed, "timed_out")
-    released = uow.attempt > 0 and uow.due_at is not None and uow.due_at <= s.real
-    if uow.due_at is None or released:
+    if uow.due_at is None or uow.due_at <= s.real:  # never published, released, or unanswered for too long
         send(s, s.change_uow(uow, publishes=uow.publishes + 1))
     return []
 
@@ -377,6 +387,8 @@ def _ended(s: Slice, job: Job, uow: Uow) -> list[Item]:
         reopen(s, s.change_job(job, uow_open=False), message=f"late data: {why}")
         return [Item("job", job.id), *_freed(s, job.process)]
     processed = uow.state == "processed"
+    if processed and uow.started_at is not None and uow.finished_at is not None:
+        s.durations.append((job.process, int((uow.finished_at - uow.started_at).total_seconds() * 1000)))
     sets: dict[str, Any] = {"uow_open": False, "produced": job.produced or processed}
     if processed and uow.cursor_end is not None:
         sets["cursor"] = uow.cursor_end
@@ -430,7 +442,7 @@ def fill(s: Slice, name: str, after: datetime | None) -> list[Item]:
         if job.start > s.now:
             complete = True
             break
-        if not job.open:
+        if not job.open or job.uow_open:  # what is under way is decided when it ends
             continue
         found = assess(s, job)
         if found.act is not None:
@@ -443,6 +455,34 @@ def fill(s: Slice, name: str, after: datetime | None) -> list[Item]:
     else:
         items.append(Item("fill", name, last))
     return items
+
+
+def scan(s: Slice, name: str, after: datetime | None) -> list[Item]:
+    """Evaluate the unfinished jobs of a process, one look a turn, to the end of the list: the safety net."""
+    ids, complete = s.window(name, after, LOOK)
+    items: list[Item] = []
+    last = after
+    for id_ in ids:
+        job = s.job(id_)
+        if job is None:
+            continue
+        last = job.start
+        if job.start > s.now:
+            complete = True
+            break
+        if job.open and not job.uow_open:
+            items += evaluate(s, id_)
+    if not complete and last is not None:
+        items.append(Item("scan", name, last))
+    return items
+
+
+def resend(s: Slice, id_: str) -> list[Item]:
+    """A requested unit of work that was never marked published: after a take-over, say so again."""
+    uow = s.uow(id_)
+    if uow is not None and uow.state == "requested" and uow.published_at is None:
+        send(s, uow)
+    return []
 
 
 def advance(s: Slice, name: str) -> list[Item]:
@@ -458,7 +498,7 @@ def advance(s: Slice, name: str) -> list[Item]:
     if row.frontier > s.now:
         return []
     period = timeperiod_at(row.frontier, process.qualifier, process.grouping)
-    periods = []
+    periods: list[Timeperiod] = []
     while period.start <= s.now and len(periods) < ROWS_A_TURN:
         periods.append(period)
         period = following(period)

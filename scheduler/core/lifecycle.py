@@ -113,7 +113,7 @@ class Lifecycle:
         cells: dict[tuple[str, str], str] = {}
         for verb, event in self.machine.events.items():
             for source, transitions in event.transitions.items():
-                cells[source, verb] = transitions[0].dest
+                cells[source, verb] = str(transitions[0].dest)
         self.cells: Mapping[tuple[str, str], str] = MappingProxyType(cells)
         self.all_verbs = tuple(table)
 

@@ -201,5 +201,8 @@ class Clock(Protocol):
     def business(self) -> datetime:
         """Business time, aware UTC, milliseconds; never goes back."""
 
+    def real_for(self, instant: datetime) -> datetime | None:
+        """When (real time) business time will reach `instant`; None while it stands still."""
+
     def monotonic(self) -> float:
         """Seconds of a clock that only goes forward."""

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import isnan
 from typing import Any
 
 from scheduler.core.errors import ConfigError
@@ -150,7 +151,7 @@ def _choice(who: str, field_name: str, value: str, allowed: Iterable[str]) -> st
 
 
 def _number(who: str, field_name: str, value: object, least: float, most: float | None = None) -> None:
-    fine = isinstance(value, int | float) and not isinstance(value, bool) and value == value
+    fine = isinstance(value, int | float) and not isinstance(value, bool) and not isnan(value)
     if not fine or value < least or (most is not None and value > most):  # type: ignore[operator]
         span = f"at least {least:g}" if most is None else f"between {least:g} and {most:g}"
         raise ConfigError(f"{who}: {field_name} must be {span}, got {value!r}")
@@ -239,7 +240,7 @@ def managed(
     boxes: Iterable[str] = ("*",),
     queue: str = DEFAULT_QUEUE,
     priority: int = 5,
-    retry: Retry = Retry(),  # noqa: B008 - frozen
+    retry: Retry = Retry(),
     timeout_s: float | None = None,
     wait_timeout_s: float | None = 172800.0,
     lag_s: float = LAG_S,
@@ -310,7 +311,7 @@ def freerun(
     boxes: Iterable[str] = ("*",),
     queue: str = DEFAULT_QUEUE,
     priority: int = 5,
-    retry: Retry = Retry(),  # noqa: B008 - frozen
+    retry: Retry = Retry(),
     timeout_s: float | None = None,
     wait_timeout_s: float | None = 172800.0,
     max_active: int = 1,

@@ -13,15 +13,13 @@ undo what it had begun). So the core reads as if it could ask the store, and nev
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from scheduler.core.errors import InvalidRequest
 from scheduler.core.event import Event, history_entries, history_line
-from scheduler.core.job import Job, job_id, job_of
+from scheduler.core.job import Job
 from scheduler.core.lifecycle import JOB, UOW
 from scheduler.core.ports import Change, Outgoing
 from scheduler.core.process import Process
@@ -46,7 +44,7 @@ class Absent(Exception):
 class Item(NamedTuple):
     """One input of a turn: `kind` says which rule looks at `what`."""
 
-    kind: str  # uow, job, fill, advance, fire, command
+    kind: str  # uow, resend, job, fill, scan, advance, fire, command
     what: Any
     after: Any = None  # fill: where the last look ended
 
@@ -67,6 +65,9 @@ class Known:
     holds: dict[str, Hold] = field(default_factory=dict)
     seq: int = 0  # number of the last event
     crowded: set[str] = field(default_factory=set)  # a ready job of these found no place
+    ask_again: dict[str, datetime] = field(
+        default_factory=dict
+    )  # job -> when its readiness is asked next (real)
     definitions: dict[str, tuple[Any, Process]] = field(default_factory=dict)
 
     def process(self, name: str) -> Process | None:
@@ -136,6 +137,7 @@ class Slice:
         self.inserts: list[Any] = []
         self.commands: list[Change] = []
         self.facts: list[Fact] = []
+        self.durations: list[tuple[str, int]] = []  # process, milliseconds of an execution that succeeded
         self.rows_base: dict[str, ProcessRow | None] = {}
         self.holds_base: dict[str, Hold | None] = {}
         self._journal: list[tuple[dict[Any, Any], Any, Any]] = []
@@ -151,12 +153,13 @@ class Slice:
             len(self.inserts),
             len(self.commands),
             len(self.facts),
+            len(self.durations),
             self.known.seq,
         )
 
     def back_to(self, mark: tuple[int, ...]) -> None:
         """Undo everything decided since `mark`."""
-        journal, events, published, inserts, commands, facts, seq = mark
+        journal, events, published, inserts, commands, facts, durations, seq = mark
         while len(self._journal) > journal:
             where, key, old = self._journal.pop()
             if old is _MISSING:
@@ -164,7 +167,7 @@ class Slice:
             else:
                 where[key] = old
         del self.events[events:], self.published[published:], self.inserts[inserts:]
-        del self.commands[commands:], self.facts[facts:]
+        del self.commands[commands:], self.facts[facts:], self.durations[durations:]
         self.known.seq = seq
 
     def _put(self, where: dict[Any, Any], key: Any, value: Any) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 from scheduler.core.errors import ConfigError, InvalidRequest
 from scheduler.core.process import After, Context, Process, Tree
@@ -91,7 +92,7 @@ class Timetable:
             self._tree_of[name] = tree
             members.append(process)
         members.sort(key=lambda p: (p.qualifier.rank, p.grouping))
-        for finer, coarser in zip(members, members[1:], strict=False):
+        for finer, coarser in pairwise(members):
             if finer.qualifier == coarser.qualifier:
                 raise ConfigError(
                     f"tree {tree.name!r}: {finer.name!r} and {coarser.name!r} are both {finer.qualifier};"

@@ -1,0 +1,611 @@
+"""What people and programs ask: one rule a verb, decided in the same turn as everything else.
+
+A command's outcome is written in the transaction that carries it out. Bad input, an illegal verb, a
+state other than the one the actor saw, a cascade that is too large: the command is refused with the
+status HTTP would give it, and nothing else changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from scheduler.core.command import DONE, EXPIRED, PENDING, REFUSED, Command
+from scheduler.core.decide import _retry as retry_now
+from scheduler.core.decide import (
+    act,
+    cancel_uow,
+    reopen,
+    settle,
+    submit,
+)
+from scheduler.core.errors import (
+    InvalidRequest,
+    InvalidTransition,
+    NotFound,
+    Refused,
+    SchedulerError,
+)
+from scheduler.core.job import Job
+from scheduler.core.lifecycle import PROCESS
+from scheduler.core.plan import Effect, plan_reprocess, plan_skip
+from scheduler.core.ports import Change
+from scheduler.core.process import NAME
+from scheduler.core.records import Fact, Hold, ProcessRow
+from scheduler.core.slice import Absent, Item, Slice
+from scheduler.core.strategy import assess
+from scheduler.core.timeperiod import Qualifier
+from scheduler.core.trigger import parse_trigger
+
+BY_PEOPLE = frozenset({"manual", "killed"})  # reasons that late data does not reopen
+JOBS_A_COMMAND = 1000
+
+Result = tuple[list[Item], dict[str, Any], str]
+
+
+def decide_command(s: Slice, command: Command) -> list[Item]:
+    """Carry a command out, or refuse it; either way its row is resolved. May raise Absent."""
+    if command.state != PENDING:
+        return []
+    if command.expires_at is not None and command.expires_at <= s.real:
+        _resolve(s, command, EXPIRED, 409, "it was not taken in time; nothing was changed")
+        return []
+    rule = RULES.get(command.verb)
+    mark = s.mark()
+    try:
+        if rule is None:
+            raise InvalidRequest(f"there is no verb {command.verb!r}; use one of {', '.join(RULES)}")
+        _check_seen(s, command)
+        items, outcome, message = rule(s, command)
+    except SchedulerError as error:
+        s.back_to(mark)
+        if command.verb == "late_data" and isinstance(error, Refused):
+            return _postpone(s, command, error)
+        _resolve(s, command, REFUSED, error.http_status, str(error), _allowed(error))
+        return []
+    _resolve(s, command, DONE, 200, message, outcome)
+    return items
+
+
+def _allowed(error: SchedulerError) -> dict[str, Any] | None:
+    if isinstance(error, InvalidTransition):
+        return {"state": error.state, "verb": error.verb, "allowed": list(error.allowed)}
+    return None
+
+
+def _postpone(s: Slice, command: Command, error: SchedulerError) -> list[Item]:
+    """Late data is never lost: too large a cascade waits for an operator to narrow or drop it."""
+    if command.status != 409:
+        s.commands.append(
+            Change(Command, command.id, {"state": PENDING}, {"status": 409, "message": str(error)})
+        )
+        s.emit(
+            "command.waits",
+            f"late data: {error}",
+            severity="critical",
+            actor=command.actor,
+            data={"command": command.id},
+        )
+    return []
+
+
+def _resolve(
+    s: Slice, command: Command, state: str, status: int, message: str, outcome: dict[str, Any] | None = None
+) -> None:
+    sets = {"state": state, "status": status, "message": message, "outcome": outcome, "resolved_at": s.real}
+    s.commands.append(Change(Command, command.id, {"state": PENDING}, sets))
+    s.emit(
+        f"command.{state}",
+        f"{command.verb}: {message}" if message else command.verb,
+        severity="info" if state == DONE else "warning",
+        actor=command.actor,
+        process=command.target.get("process"),
+        data={
+            "command": command.id,
+            "verb": command.verb,
+            "target": command.target,
+            "reason": command.reason,
+        },
+    )
+
+
+def _check_seen(s: Slice, command: Command) -> None:
+    for id_, seen in command.seen.items():
+        job = s.job(id_)
+        if job is not None and job.state != seen:
+            raise Refused(f"job {id_} is {job.state} by now, not {seen}; look again")
+
+
+def _jobs(s: Slice, command: Command) -> list[Job]:
+    ids = command.target.get("jobs")
+    if not isinstance(ids, list) or not ids or not all(isinstance(id_, str) for id_ in ids):
+        raise InvalidRequest(f"{command.verb} needs jobs, such as ['flights_daily@2013070400'], got {ids!r}")
+    if len(ids) > JOBS_A_COMMAND:
+        raise Refused(f"{len(ids):,} jobs in one command; at most {JOBS_A_COMMAND:,}: narrow it")
+    missing = [("job", id_) for id_ in ids if id_ not in s.jobs]
+    if missing:
+        raise Absent(*missing)
+    found = []
+    for id_ in dict.fromkeys(ids):
+        job = s.job(id_)
+        if job is None:
+            raise NotFound(f"there is no job {id_!r}")
+        found.append(job)
+    return found
+
+
+def _effects(effects: list[Effect]) -> dict[str, Any]:
+    rows = [{"job": e.job, "effect": e.effect, "state": e.state} for e in effects]
+    return {"changed": any(e.effect != "none" for e in effects), "jobs": rows}
+
+
+def _touched(effects: list[Effect]) -> str:
+    number = sum(1 for e in effects if e.effect not in ("none", "left"))
+    return f"{number} job{'' if number == 1 else 's'} changed" if number else "nothing to change"
+
+
+# -- jobs -----------------------------------------------------------------------------------------
+
+
+def _gather_uows(s: Slice, jobs: list[Job]) -> None:
+    missing = [
+        ("uow", job.uow) for job in jobs if job.uow_open and job.uow is not None and job.uow not in s.uows
+    ]
+    if missing:
+        raise Absent(*missing)
+
+
+def apply_reprocess(s: Slice, effects: list[Effect], actor: str, reason: str) -> list[Item]:
+    """Carry out a planned reprocess."""
+    items: list[Item] = []
+    jobs = [job for e in effects if e.effect.startswith("reset") and (job := s.job(e.job)) is not None]
+    _gather_uows(s, jobs)
+    for job in jobs:
+        job = cancel_uow(s, job, actor=actor, message=reason or "reprocess")
+        reopen(s, job, message=reason, actor=actor)
+        items.append(Item("job", job.id))
+        if job.process in s.known.crowded:
+            items.append(Item("fill", job.process))
+    return items
+
+
+def _reprocess(s: Slice, command: Command) -> Result:
+    effects = plan_reprocess(s, _jobs(s, command))
+    return apply_reprocess(s, effects, command.actor, command.reason), _effects(effects), _touched(effects)
+
+
+def _skip(s: Slice, command: Command) -> Result:
+    roots = _jobs(s, command)
+    for job in roots:
+        if job.is_finished:
+            raise InvalidTransition(f"job {job.id}", job.state, "skip", ("reprocess",))
+    effects = plan_skip(s, roots)
+    _gather_uows(
+        s, [j for e in effects if e.effect == "skip and cancel" and (j := s.job(e.job)) is not None]
+    )
+    items: list[Item] = []
+    for e in effects:
+        if e.effect == "none":
+            continue
+        if e.effect == "made":
+            job = _make(s, e.job)
+        else:
+            found = s.job(e.job)
+            assert found is not None
+            job = cancel_uow(s, found, actor=command.actor, message=command.reason or "skip")
+        items += settle(s, job, "skip", "manual", command.reason or None)
+    return items, _effects(effects), _touched(effects)
+
+
+def _make(s: Slice, id_: str) -> Job:
+    process, _, label = id_.partition("@")
+    period = s.timetable.timeperiod(process, label)
+    job = Job(
+        id=id_, process=process, timeperiod=label, start=period.start, end=period.end, created_at=s.real
+    )
+    s.emit(
+        "job.make",
+        "made ahead of its time, to be skipped",
+        process=process,
+        timeperiod=label,
+        severity="debug",
+    )
+    return s.add_job(job)
+
+
+def _mark_done(s: Slice, command: Command) -> Result:
+    items: list[Item] = []
+    effects: list[Effect] = []
+    for job in _jobs(s, command):
+        was_skipped = job.state == "skipped"
+        above = plan_reprocess(s, [job])[1:] if was_skipped else []
+        _gather_uows(s, [j for e in above if (j := s.job(e.job)) is not None] + [job])
+        effects.append(Effect(job.id, "done and cancel" if job.uow_open else "done", job.state))
+        job = cancel_uow(s, job, actor=command.actor, message=command.reason or "mark_done")
+        items += settle(s, job, "mark_done", "manual", command.reason or None)
+        items += apply_reprocess(s, above, command.actor, f"{job.id} was marked done")
+        effects += above
+    return items, _effects(effects), _touched(effects)
+
+
+def _kill(s: Slice, command: Command) -> Result:
+    items: list[Item] = []
+    effects = []
+    jobs = _jobs(s, command)
+    _gather_uows(s, jobs)
+    for job in jobs:
+        if not job.uow_open:
+            raise Refused(f"job {job.id} is {job.state} and nothing of it runs: there is nothing to kill")
+        effects.append(Effect(job.id, "skip and cancel", job.state))
+        job = cancel_uow(s, job, actor=command.actor, message=command.reason or "killed")
+        items += settle(s, job, "skip", "killed", command.reason or None)
+    return items, _effects(effects), _touched(effects)
+
+
+def _retry(s: Slice, command: Command) -> Result:
+    jobs = _jobs(s, command)
+    _gather_uows(s, jobs)
+    for job in jobs:
+        uow = s.uow(job.uow) if job.uow_open and job.uow is not None else None
+        if uow is None or uow.state != "invalid":
+            state = uow.state if uow is not None else job.state
+            raise Refused(f"job {job.id}: its unit of work is {state}; only an invalid one is retried")
+        retry_now(s, job, s.copy_history(uow), actor=command.actor)
+    return (
+        [],
+        {"changed": True, "jobs": [{"job": j.id, "effect": "retry", "state": j.state} for j in jobs]},
+        "retried",
+    )
+
+
+def _run_now(s: Slice, command: Command) -> Result:
+    """Run without waiting for the trigger; what a job stands on is waited for all the same."""
+    name = command.target.get("process")
+    if name is not None and "jobs" not in command.target:
+        process = s.process(str(name))
+        if process is None:
+            raise NotFound(f"there is no process {name!r}")
+        if process.kind == "freerun":
+            job = submit(s, process, s.now, command.arguments.get("arguments"))
+            return (
+                [Item("job", job.id)],
+                {"changed": True, "jobs": [{"job": job.id, "effect": "made", "state": ""}]},
+                job.id,
+            )
+        if process.kind != "managed":
+            raise Refused(f"process {name!r} is a {process.kind}; only managed and freerun processes are run")
+        ids, _ = s.window(process.name, None, 64)
+        jobs = [
+            j for id_ in ids if (j := s.job(id_)) is not None and j.start <= s.now and not j.uow_open
+        ][:1]
+        if not jobs:
+            raise Refused(f"process {name!r} has no period that waits")
+    else:
+        jobs = _jobs(s, command)
+    rows = []
+    for job in jobs:
+        if job.is_finished or job.uow_open:
+            raise Refused(f"job {job.id} is {job.state}; only one that waits is run now")
+        changed = s.change_job(job, more=True)
+        found = assess(s, changed)
+        if found.act is None:
+            blocker = found.blockers[0].sentence if found.blockers else "nothing is to be done"
+            raise Refused(f"job {job.id} cannot run now: {blocker}")
+        act(s, changed, found)
+        rows.append({"job": job.id, "effect": found.act, "state": job.state})
+    return [], {"changed": True, "jobs": rows}, f"{len(rows)} requested"
+
+
+def _late_data(s: Slice, command: Command) -> Result:
+    """Data came for periods that may be finished: drive them and what stands on them again, gently."""
+    effects: list[Effect] = []
+    items: list[Item] = []
+    for root in _jobs_there(s, command):
+        if root.state == "embryo" and not root.stopping:
+            effects.append(Effect(root.id, "none", root.state))
+            continue
+        if _closed_by_person(s, root, command):
+            effects.append(Effect(root.id, "left", root.state))
+            continue
+        for job in (root, *_late_above(s, root, command)):
+            job_now = s.job(job.id)
+            assert job_now is not None
+            if job_now.state == "embryo":
+                continue
+            if job_now.uow_open:
+                if job_now.again is None:
+                    s.change_job(job_now, again=command.reason or "late data")
+                effects.append(Effect(job.id, "again", job.state))
+            else:
+                reopen(s, job_now, message=f"late data: {command.reason}", actor=command.actor)
+                items.append(Item("job", job.id))
+                effects.append(Effect(job.id, "reset", job.state))
+    return items, _effects(effects), _touched(effects)
+
+
+def _jobs_there(s: Slice, command: Command) -> list[Job]:
+    """Late data may name a period that has no row yet: nothing has to be done for it."""
+    ids = command.target.get("jobs")
+    if not isinstance(ids, list):
+        raise InvalidRequest(f"late data needs jobs, got {ids!r}")
+    missing = [("job", id_) for id_ in ids if id_ not in s.jobs]
+    if missing:
+        raise Absent(*missing)
+    return [job for id_ in dict.fromkeys(ids) if (job := s.job(id_)) is not None]
+
+
+def _closed_by_person(s: Slice, job: Job, command: Command) -> bool:
+    if not (job.is_finished and job.reason in BY_PEOPLE):
+        return False
+    s.emit(
+        "job.left",
+        f"late data ({command.reason}) does not reopen what a person ended",
+        severity="warning",
+        actor=command.actor,
+        process=job.process,
+        timeperiod=job.timeperiod,
+    )
+    return True
+
+
+def _late_above(s: Slice, root: Job, command: Command) -> list[Job]:
+    """What stands on the root; what a person ended is left alone."""
+    above = plan_reprocess(s, [root])[1:]
+    found = []
+    for effect in above:
+        job = s.job(effect.job)
+        if job is not None and not _closed_by_person(s, job, command):
+            found.append(job)
+    return found
+
+
+# -- holds, processes, clock ----------------------------------------------------------------------
+
+
+def _scope(s: Slice, command: Command) -> str:
+    scope = command.target.get("scope")
+    if not isinstance(scope, str):
+        raise InvalidRequest("a hold needs a scope: '*', 'tree:NAME', 'process:NAME' or 'job:NAME@PERIOD'")
+    kind, _, name = scope.partition(":")
+    if scope == "*":
+        return scope
+    if kind == "tree" and name in s.timetable.trees:
+        return scope
+    if kind == "process" and s.process(name) is not None:
+        return scope
+    if kind == "job" and s.job(name) is not None:
+        return scope
+    raise NotFound(
+        f"there is nothing to hold at {scope!r}: use '*', 'tree:NAME', 'process:NAME' or 'job:NAME@PERIOD'"
+    )
+
+
+def _hold(s: Slice, command: Command) -> Result:
+    scope = _scope(s, command)
+    until = command.arguments.get("until")
+    hold = Hold(
+        scope=scope,
+        actor=command.actor,
+        reason=command.reason,
+        since=s.real,
+        until=datetime.fromisoformat(until) if until else None,
+    )
+    s.set_hold(scope, hold)
+    s.emit("hold.set", command.reason, actor=command.actor, severity="warning", data={"scope": scope})
+    return [], {"changed": True, "scope": scope}, f"holding {scope}"
+
+
+def _release(s: Slice, command: Command) -> Result:
+    scope = command.target.get("scope")
+    if scope not in s.known.holds:
+        raise Refused(f"{scope} is not held; held are: {', '.join(sorted(s.known.holds)) or 'none'}")
+    s.set_hold(str(scope), None)
+    s.emit("hold.release", command.reason, actor=command.actor, data={"scope": scope})
+    return lifted(s, str(scope)), {"changed": True, "scope": scope}, f"released {scope}"
+
+
+def lifted(s: Slice, scope: str) -> list[Item]:
+    """What to look at when a hold ends."""
+    kind, _, name = scope.partition(":")
+    if kind == "job":
+        return [Item("job", name)]
+    if kind == "process":
+        return [Item("fill", name)]
+    names = (
+        s.timetable.trees[name].processes if kind == "tree" and name in s.timetable.trees else s.known.rows
+    )
+    return [Item("fill", process) for process in names]
+
+
+def _row(s: Slice, command: Command) -> ProcessRow:
+    name = command.target.get("process")
+    row = s.known.rows.get(str(name))
+    if row is None:
+        raise NotFound(f"there is no process {name!r}")
+    return row
+
+
+def _process_verb(s: Slice, command: Command) -> Result:
+    row = _row(s, command)
+    state = PROCESS.successor(f"process {row.name!r}", row.state, command.verb)
+    if state == row.state:
+        return [], {"changed": False, "state": state}, f"{row.name} is {state} already"
+    before = _waiting_for(s, row.name) if state in ("expired", "deleted") else []
+    overrides = {key: value for key, value in row.overrides.items() if key != "expired"}
+    if state == "expired":  # so that a context which names it does not bring it back
+        overrides["expired"] = {"by": "person", "actor": command.actor, "at": s.real.isoformat()}
+    last_fire = s.now if row.kind == "freerun" else row.last_fire
+    s.change_row(row, state=state, version=row.version + 1, last_fire=last_fire, overrides=overrides)
+    s.emit(
+        f"process.{command.verb}",
+        command.reason,
+        actor=command.actor,
+        process=row.name,
+        data={"state": state},
+    )
+    items = [Item("fill", row.name), *_invalid_ones(s, row.name)]
+    if state in ("expired", "deleted"):
+        items += [Item("job", id_) for id_ in before]
+    elif row.kind == "managed":
+        items.append(Item("advance", row.name))
+    ready = [id_ for id_ in before if (job := s.job(id_)) is not None and assess(s, job).act is not None]
+    return items, {"changed": True, "state": state, "ready": ready}, f"{row.name} is {state}"
+
+
+def _invalid_ones(s: Slice, name: str) -> list[Item]:
+    """Failed units of work wait for what their process becomes: retried, or given up."""
+    ids = s.owned.get(f"invalid:{name}")
+    if ids is None:
+        raise Absent(("invalid", name))
+    return [Item("uow", id_) for id_ in ids]
+
+
+def _waiting_for(s: Slice, name: str) -> list[str]:
+    """Open jobs of the processes that stand on this one."""
+    ids: list[str] = []
+    for edge in s.timetable.dependants(name):
+        found, _ = s.window(edge.of, None, 64)
+        ids += found
+    return ids
+
+
+def _override(s: Slice, command: Command) -> Result:
+    row = _row(s, command)
+    key = command.verb.removeprefix("set_")
+    value = command.arguments.get("value")
+    if key == "trigger":
+        try:
+            value = parse_trigger(str(value)).text
+        except SchedulerError as error:
+            raise InvalidRequest(f"trigger: {error}") from None
+        if row.kind == "daemon":
+            raise Refused(f"{row.name!r} is a daemon; it has no trigger")
+    elif (
+        not isinstance(value, int)
+        or isinstance(value, bool)
+        or not 1 <= value <= (10 if key == "priority" else 10_000)
+    ):
+        raise InvalidRequest(
+            f"{key} must be a whole number between 1 and {10 if key == 'priority' else 10_000}, got {value!r}"
+        )
+    entry = {"value": value, "actor": command.actor, "at": s.real.isoformat()}
+    s.change_row(row, overrides={**row.overrides, key: entry}, version=row.version + 1)
+    s.emit(f"process.{command.verb}", str(value), actor=command.actor, process=row.name, data={key: value})
+    items = [Item("fill", row.name)] if row.kind == "managed" else [Item("fire", row.name)]
+    return items, {"changed": True, key: value}, f"{key} of {row.name} is {value}"
+
+
+def _reset(s: Slice, command: Command) -> Result:
+    row = _row(s, command)
+    if not row.overrides:
+        return [], {"changed": False}, f"{row.name} has no overrides"
+    s.change_row(row, overrides={}, version=row.version + 1)
+    s.emit("process.reset", ", ".join(row.overrides), actor=command.actor, process=row.name)
+    return [Item("fill", row.name)], {"changed": True}, f"{row.name} is as the context says"
+
+
+def _submit(s: Slice, command: Command) -> Result:
+    """A run of a freerun process, or (with `base`) a new entry made from a registered one."""
+    name = str(command.target.get("process"))
+    base = command.arguments.get("base")
+    if base is not None:
+        return _entry(s, command, name, str(base))
+    process = s.process(name)
+    if process is None:
+        raise NotFound(f"there is no process {name!r}")
+    if process.kind != "freerun":
+        raise Refused(f"process {name!r} is {process.kind}; only freerun processes are submitted")
+    row = s.row(name)
+    if row.state != "scheduled":
+        raise Refused(f"process {name!r} is {row.state}; resume it first")
+    arguments = command.arguments.get("arguments")
+    if arguments is not None and not isinstance(arguments, dict):
+        raise InvalidRequest(f"arguments must be an object, got {arguments!r}")
+    job = submit(s, process, s.now, arguments)
+    return (
+        [Item("job", job.id)],
+        {"changed": True, "jobs": [{"job": job.id, "effect": "made", "state": ""}]},
+        job.id,
+    )
+
+
+def _entry(s: Slice, command: Command, name: str, base: str) -> Result:
+    definition = s.timetable.processes.get(base)
+    if definition is None or definition.kind != "freerun":
+        raise NotFound(f"there is no freerun process {base!r} to make an entry from")
+    if not NAME.fullmatch(name):
+        raise InvalidRequest(
+            f"entry name {name!r} is not valid: use [a-z][a-z0-9_.-]*, at most 64 characters"
+        )
+    row = s.known.rows.get(name)
+    if name in s.timetable.processes or (row is not None and row.state != "deleted"):
+        raise Refused(f"there is a process {name!r} already")
+    trigger = command.arguments.get("trigger")
+    if trigger is not None:
+        parse_trigger(str(trigger))
+    arguments = command.arguments.get("arguments") or {}
+    if not isinstance(arguments, dict):
+        raise InvalidRequest(f"arguments must be an object, got {arguments!r}")
+    made = {"base": base, "trigger": trigger, "arguments": arguments}
+    if row is None:
+        s.add_row(
+            ProcessRow(
+                name=name,
+                kind="freerun",
+                qualifier=Qualifier.INSTANT,
+                state="scheduled",
+                definition=made,
+                last_fire=s.now,
+            )
+        )
+    else:
+        s.change_row(
+            row, state="scheduled", definition=made, last_fire=s.now, overrides={}, version=row.version + 1
+        )
+    s.emit("process.submit", f"an entry of {base}", actor=command.actor, process=name, data=made)
+    return [], {"changed": True, "state": "scheduled"}, f"entry {name} of {base}"
+
+
+def _set_clock(s: Slice, command: Command) -> Result:
+    value = command.arguments.get("value")
+    if not isinstance(value, dict):
+        raise InvalidRequest("the clock needs a mapping: real_anchor, business_anchor, rate")
+    s.facts.append(Fact(key="clock", value=value))
+    s.emit("clock.set", str(value), actor=command.actor, severity="warning")
+    return [], {"changed": True}, "the clock was set"
+
+
+def _worker_died(s: Slice, command: Command) -> Result:
+    owner = str(command.target.get("owner"))
+    ids = s.owned.get(owner)
+    if ids is None:
+        raise Absent(("owned", owner))
+    s.dead.add(owner)
+    s.emit("worker.died", command.reason, actor=command.actor, severity="warning", data={"owner": owner})
+    return [Item("uow", id_) for id_ in ids], {"changed": bool(ids)}, f"{len(ids)} units of work were its"
+
+
+RULES: dict[str, Callable[[Slice, Command], Result]] = {
+    "reprocess": _reprocess,
+    "skip": _skip,
+    "mark_done": _mark_done,
+    "kill": _kill,
+    "retry": _retry,
+    "run_now": _run_now,
+    "late_data": _late_data,
+    "hold": _hold,
+    "release": _release,
+    "submit": _submit,
+    "schedule": _process_verb,
+    "suspend": _process_verb,
+    "resume": _process_verb,
+    "expire": _process_verb,
+    "delete": _process_verb,
+    "set_trigger": _override,
+    "set_priority": _override,
+    "set_max_active": _override,
+    "reset": _reset,
+    "set_clock": _set_clock,
+    "worker_died": _worker_died,
+}

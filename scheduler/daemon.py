@@ -1,0 +1,163 @@
+"""The scheduler's process: leader's loop, listener, and what happens when store or broker are away.
+
+Several may run; one leads. A standby looks at the lease and does nothing else. The loop sleeps until
+the earliest of the next due instant and one second; the tick of one second only notices clock jumps
+and wake-ups that were lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from scheduler.core.errors import ConfigError, LeaseLost, StoreUnavailable
+from scheduler.core.ports import Broker, Clock, Store
+from scheduler.core.slice import Item
+from scheduler.core.timetable import Timetable
+from scheduler.engine import BATCH, Engine
+from scheduler.eventlog import EventLog
+from scheduler.inbox import Inbox
+from scheduler.listener import Listener
+
+log = logging.getLogger(__name__)
+
+BACKOFF_S = (0.1, 5.0)
+
+
+class Daemon:
+    """Runs one engine until told to stop. `run` blocks; `stop` and `reload` may come from any thread."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        tick_s: float = 1.0,
+        load_timetable: Callable[[], Timetable] | None = None,
+    ) -> None:
+        self.engine = engine
+        self.tick_s = tick_s
+        self.inbox = Inbox()
+        self.listener = Listener(engine.broker, self.inbox)
+        self.eventlog = EventLog()
+        self._load_timetable = load_timetable
+        self._stopping = threading.Event()
+        self._reload = threading.Event()
+        self.leading = threading.Event()
+
+    def stop(self) -> None:
+        """End the loop after the current turn; the lease is handed over at once."""
+        self._stopping.set()
+        self.inbox.wake()
+
+    def reload(self) -> None:
+        """Load the context anew before the next turn."""
+        self._reload.set()
+        self.inbox.wake()
+
+    def run(self) -> None:
+        """Lead when the lease is free, until `stop`. Raises ConfigError if the context cannot be in force."""
+        delay = BACKOFF_S[0]
+        away = False
+        try:
+            while not self._stopping.is_set():
+                try:
+                    self._step()
+                    if away:
+                        log.info("the store is back")
+                    delay, away = BACKOFF_S[0], False
+                except StoreUnavailable as error:
+                    if not away:
+                        log.warning("the store is away: %s", error)
+                        away = True
+                    self._stopping.wait(delay)
+                    delay = min(delay * 2, BACKOFF_S[1])
+                except LeaseLost:
+                    log.warning("another scheduler leads now; standing by")
+                    self._stand_by()
+        finally:
+            self.listener.stop()
+            self.leading.clear()
+            self._hand_over()
+
+    def _step(self) -> None:
+        engine = self.engine
+        if not engine.lead():
+            self._stand_by()
+            self._stopping.wait(min(self.tick_s, engine.leader_lease_s / 4))
+            return
+        if not self.leading.is_set():
+            log.info("leading as %s", engine.holder)
+            self.leading.set()
+            self.listener.start()
+        items = self._reloaded()
+        items += engine.due()
+        items += self.inbox.take(0.0 if items else engine.sleep_s(self.tick_s), BATCH)
+        if items:
+            report = engine.turn(items)
+            self.eventlog.write(report.events)
+        else:
+            engine.keep_lease()
+        engine.flush()
+
+    def _reloaded(self) -> list[Item]:
+        if not self._reload.is_set() or self._load_timetable is None:
+            return []
+        self._reload.clear()
+        try:
+            return self.engine.reload_context(self._load_timetable())
+        except ConfigError as error:
+            log.error("the context was not reloaded, the old one stays in force: %s", error)
+            return []
+
+    def _stand_by(self) -> None:
+        if self.leading.is_set():
+            self.leading.clear()
+            self.listener.stop()
+
+    def _hand_over(self) -> None:
+        try:
+            self.engine.step_down()
+        except StoreUnavailable as error:
+            log.warning("the lease could not be handed over, it ends by itself: %s", error)
+
+
+def run(
+    store: Store,
+    broker: Broker,
+    clock: Clock,
+    timetable: Timetable,
+    stopping: threading.Event,
+    *,
+    holder: str,
+    leader_lease_s: float = 5.0,
+    worker_lease_s: float = 60.0,
+    sweep_s: float = 30.0,
+    tick_s: float = 1.0,
+    turn_limit: int = 1000,
+    reload: threading.Event | None = None,
+    load_timetable: Callable[[], Timetable] | None = None,
+) -> int:
+    """Run a scheduler until `stopping` is set; what `process_starter.py scheduler` calls."""
+    engine = Engine(
+        store,
+        broker,
+        clock,
+        timetable,
+        holder=holder,
+        leader_lease_s=leader_lease_s,
+        worker_lease_s=worker_lease_s,
+        sweep_s=sweep_s,
+        turn_limit=turn_limit,
+    )
+    daemon = Daemon(engine, tick_s=tick_s, load_timetable=load_timetable)
+    if reload is not None:
+        daemon._reload = reload
+
+    def watch() -> None:
+        stopping.wait()
+        daemon.stop()
+
+    threading.Thread(target=watch, name="stop", daemon=True).start()
+    daemon.run()
+    return 0

@@ -1,0 +1,132 @@
+"""Gather the facts a turn needs: a few indexed reads for the whole batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from scheduler.core.job import Job
+from scheduler.core.ports import Store, Where
+from scheduler.core.slice import Item, OpenRow, Slice
+from scheduler.core.uow import Uow, job_of
+
+UNFINISHED = ("requested", "in_progress", "invalid")
+HELD = ("in_progress", "canceled")
+CHUNK = 256
+
+
+class Gatherer:
+    """Reads what `Absent` named into a slice."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.reads = 0
+
+    def ahead(self, s: Slice, items: Iterable[Item]) -> None:
+        """Gather what the rules for these items surely need."""
+        jobs: list[str] = []
+        uows: list[str] = []
+        for item in items:
+            if item.kind == "job":
+                jobs.append(item.what)
+            elif item.kind in ("uow", "resend"):
+                uows.append(item.what)
+                jobs.append(job_of(item.what))
+        if s.active is None:
+            self._active(s)
+        self._uows(s, uows)
+        self._jobs(s, jobs)
+
+    def gather(self, s: Slice, wants: Sequence[tuple[Any, ...]]) -> None:
+        """Gather what was absent; each want once."""
+        unique = dict.fromkeys(wants)
+        self._jobs(s, [want[1] for want in unique if want[0] == "job"])
+        self._uows(s, [want[1] for want in unique if want[0] == "uow"])
+        for want in unique:
+            where: tuple[Where, ...]
+            match want:
+                case ("active",):
+                    self._active(s)
+                case ("open", span, size):
+                    where = (
+                        Where("process", "=", span.process),
+                        Where("open", "=", True),
+                        Where("start", ">=", span.start),
+                        Where("start", "<", span.end),
+                    )
+                    s.looks["open", span] = self._look(where, size)
+                case ("window", process, after, size):
+                    where = (Where("process", "=", process), Where("open", "=", True))
+                    if after is not None:
+                        where = (*where, Where("start", ">", after))
+                    self.reads += 1
+                    found = self.store.find(Job, where, ("start",), size)
+                    for job in found:
+                        s.jobs.setdefault(job.id, job)
+                    s.looks[want] = [OpenRow(job.id, job.start) for job in found], len(found) < size
+                case ("range", span):
+                    self._range(s, span)
+                case ("owned", owner):
+                    where = (Where("owner", "=", owner), Where("state", "in", HELD))
+                    s.owned[owner] = self._ids(where)
+                case ("invalid", process):
+                    where = (Where("process", "=", process), Where("state", "=", "invalid"))
+                    s.owned[f"invalid:{process}"] = self._ids(where)
+        self._uows_of_jobs(s, unique)
+
+    def _uows_of_jobs(self, s: Slice, wants: Iterable[tuple[Any, ...]]) -> None:
+        """A job with an unfinished unit of work is hardly ever looked at without it."""
+        needed = []
+        for want in wants:
+            if want[0] == "job":
+                job = s.jobs.get(want[1])
+                if job is not None and job.uow_open and job.uow is not None:
+                    needed.append(job.uow)
+        self._uows(s, needed)
+
+    def _jobs(self, s: Slice, ids: Iterable[str]) -> None:
+        wanted = [id_ for id_ in dict.fromkeys(ids) if id_ not in s.jobs]
+        for at in range(0, len(wanted), CHUNK):
+            chunk = wanted[at : at + CHUNK]
+            self.reads += 1
+            for job in self.store.find(Job, (Where("id", "in", chunk),)):
+                s.jobs[job.id] = job
+        for id_ in wanted:
+            s.jobs.setdefault(id_, None)
+
+    def _uows(self, s: Slice, ids: Iterable[str]) -> None:
+        wanted = [id_ for id_ in dict.fromkeys(ids) if id_ not in s.uows]
+        for at in range(0, len(wanted), CHUNK):
+            chunk = wanted[at : at + CHUNK]
+            self.reads += 1
+            for uow in self.store.find(Uow, (Where("id", "in", chunk),)):
+                s.uows[uow.id] = uow
+        for id_ in wanted:
+            s.uows.setdefault(id_, None)
+
+    def _active(self, s: Slice) -> None:
+        self.reads += 1
+        where = (Where("state", "in", UNFINISHED), Where("kind", "=", "work"))
+        counted = self.store.count(Uow, where, ("process",))
+        s.active = {process: number for (process,), number in counted.items()}
+
+    def _look(self, where: tuple[Where, ...], size: int) -> tuple[list[OpenRow], bool]:
+        self.reads += 1
+        rows = self.store.select(Job, ("id", "start"), where, ("start",), size)
+        return [OpenRow(*row) for row in rows], len(rows) < size
+
+    def _range(self, s: Slice, span: Any) -> None:
+        self.reads += 1
+        where = (
+            Where("process", "=", span.process),
+            Where("start", ">=", span.start),
+            Where("start", "<", span.end),
+        )
+        found = self.store.find(Job, where, ("start",))
+        for job in found:
+            s.jobs.setdefault(job.id, job)
+        s.ranges[span] = [job.id for job in found]
+
+    def _ids(self, where: tuple[Where, ...]) -> list[str]:
+        self.reads += 1
+        return [row[0] for row in self.store.select(Uow, ("id",), where, ("id",))]
