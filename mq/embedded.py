@@ -1,14 +1,14 @@
 """The embedded broker: a SQLite file with the messages, and a doorbell for each consumer. For one machine.
 
-A consumer lives as long as it holds its byte of the roll call (`liveness.py`); whoever looks next gives back what
-the dead had claimed: a consumer as it subscribes and each second, a publisher or a nudge when nobody answers a
-bell. So a `kill -9` costs a second at most.
+A consumer lives as long as it holds its byte of the roll call (`liveness.py`); whoever looks next gives
+back what the dead had claimed: a consumer as it subscribes and each second, a publisher or a nudge when
+nobody answers a bell. So a `kill -9` costs a second at most.
 
-Acks are kept and written with the consumer's next look, in one commit, or as it closes. A crash between loses them,
-which means a second delivery: legal, and the store's compare-and-set is there for it.
+Acks are kept and written with the consumer's next look, in one commit, or as it closes. A crash between
+loses them, which means a second delivery: legal, and the store's compare-and-set is there for it.
 
-Order: highest priority first, then oldest, over all queues of the consumer; strict among what waits. What was given
-back takes its old place again.
+Order: highest priority first, then oldest, over all queues of the consumer; strict among what waits. What
+was given back takes its old place again.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class EmbeddedBroker:
         _brokers.add(self)
 
     def publish(self, messages: Sequence[Outgoing]) -> None:
-        """As `Broker.publish`, in one commit. Raises InvalidRequest for a malformed one, and sends none then."""
+        """As `Broker.publish`, in one commit. Raises InvalidRequest for a malformed one, and sends none."""
         for message in messages:
             envelope.seal(message)
         if not messages:

@@ -1,8 +1,9 @@
 """What a message looks like on the wire, for every broker: the id of a unit of work as UTF-8 text, no more.
 
-Two directions: `seal` refuses what we must not send (a bug or a bad argument of the caller: InvalidRequest);
-`unseal` judges what came in, which any program may have put there. It raises nothing: an adapter drops what
-is not ours and says so in one line (`refusal`). It must not look anything up: whether the id exists is the store's.
+Two directions: `seal` refuses what we must not send (a bug or a bad argument of the caller:
+InvalidRequest); `unseal` judges what came in, which any program may have put there. It raises nothing: an
+adapter drops what is not ours and says so in one line (`refusal`). It must not look anything up: whether
+the id exists is the store's.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def refusal(queue: str, body: object) -> str:
     """The line for the log when a body that is not ours was dropped from `queue`."""
     return (
         f"queue {queue}: dropped the message {shown(body)}: it is not a unit of work's id "
-        "(process@timeperiod#run), so no part of the scheduler sent it; look for another program on this queue"
+        "(process@timeperiod#run), so the scheduler did not send it; look for another program on this queue"
     )
 
 

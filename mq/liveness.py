@@ -1,9 +1,10 @@
 """Which consumers of a queue file live: each holds a lock on one byte, which the kernel frees when it dies.
 
-One file (`<queue file>.alive`), one byte per consumer, at the offset that is the consumer's id. (Its first bytes hold a number that counts the changes of the list of
-consumers, so that publishers need not read the list each time.) These are POSIX
-locks, the kind SQLite itself stands on: bound to the process (a forked child does not keep its parent's
-alive), gone at once after a `kill -9`, never stale, right across containers that share a folder but not pids.
+One file (`<queue file>.alive`), one byte per consumer, at the offset that is the consumer's id. (Its first
+bytes hold a number that counts the changes of the list of consumers, so that publishers need not read the
+list each time.) These are POSIX locks, the kind SQLite itself stands on: bound to the process (a forked
+child does not keep its parent's alive), gone at once after a `kill -9`, never stale, right across
+containers that share a folder but not pids.
 
 The theory's trap: a process loses all its POSIX locks of a file when it closes *any* descriptor of it. So a
 process opens the file once, for all its brokers, and never touches it otherwise. Locks of one's own process
@@ -75,7 +76,7 @@ class RollCall:
                 fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, consumer)
 
     def is_alive(self, consumer: int) -> bool:
-        """Whether somebody holds this consumer's byte. A wrong yes is possible for an instant, a wrong no never."""
+        """Whether somebody holds this consumer's byte. Wrong for an instant at most, and then it says yes."""
         with self._lock:
             if consumer in self._mine:
                 return True
@@ -93,7 +94,7 @@ class RollCall:
 
 
 def _after_fork() -> None:
-    """A forked child holds none of its parent's locks: it begins anew (closing frees the child's own, none)."""
+    """A forked child holds none of its parent's locks; it begins anew."""
     global _guard
     _guard = threading.Lock()
     for roll_call in _roll_calls.values():

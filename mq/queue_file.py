@@ -1,14 +1,16 @@
 """The SQLite file behind the embedded broker: one connection, one writer at a time, one line for every error.
 
-Why a file of its own beside the store's: a commit here costs microseconds and is never synced to the disk, and
-neither publishing nor claiming waits for a store transaction. `synchronous=OFF` is right because a message is only
-a wake-up call: a killed process loses nothing, and after a power cut the sweep publishes again.
+Why a file of its own beside the store's: a commit here costs microseconds and is never synced to the disk,
+and neither publishing nor claiming waits for a store transaction. `synchronous=OFF` is right because a
+message is only a wake-up call: a killed process loses nothing, and after a power cut the sweep publishes
+again.
 
 * Writers queue on an `flock` of `<file>.lock`: SQLite's own waiting is sleeping, and starves somebody.
-* Opening, checkpointing and closing happen under that same lock, so no two connections ever checkpoint or reset
-  the WAL at the same instant (before SQLite 3.51.3 that can corrupt the file), and the WAL stays bounded.
-* What a power cut may have damaged is found when the file is first opened after the machine started; a damaged
-  file is set aside as `<file>.damaged` and made anew.
+* Opening, checkpointing and closing happen under that same lock, so no two connections ever checkpoint or
+  reset the WAL at the same instant (before SQLite 3.51.3 that can corrupt the file), and the WAL stays
+  bounded.
+* What a power cut may have damaged is found when the file is first opened after the machine started; a
+  damaged file is set aside as `<file>.damaged` and made anew.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ APPLICATION = 0x53594E51  # "SYNQ": tells our file from any other SQLite file
 BUSY_S = 10.0  # only programs that are not ours are waited for this way
 CHECKPOINT_PAGES = 1000
 _SCHEMA = (
-    # `rank` is minus the priority: the rows lie in the order in which they are taken, one tree for everything.
+    # `rank` is minus the priority: the rows lie in the order in which they are taken, in a single tree.
     """CREATE TABLE messages (
         queue TEXT NOT NULL,
         rank INTEGER NOT NULL CHECK (typeof(rank) = 'integer'),
@@ -39,7 +41,8 @@ _SCHEMA = (
         PRIMARY KEY (queue, rank, id)) WITHOUT ROWID""",
     # What a consumer took in one go, as JSON: [[queue, rank, id, body], ...] of what is not acked yet.
     "CREATE TABLE claims (id INTEGER PRIMARY KEY, consumer INTEGER NOT NULL, messages TEXT NOT NULL)",
-    "CREATE TABLE consumers (queue TEXT, id INTEGER, address TEXT, pid INTEGER, PRIMARY KEY (queue, id)) WITHOUT ROWID",
+    """CREATE TABLE consumers (
+        queue TEXT, id INTEGER, address TEXT, pid INTEGER, PRIMARY KEY (queue, id)) WITHOUT ROWID""",
     "CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID",
 )
 _inherited: list[object] = []  # connections of a parent process: closing them here would harm its locks
@@ -115,7 +118,7 @@ class QueueFile:
                 self._lock_fd = -1
 
     def abandon(self) -> None:
-        """In a forked child: touch nothing of the parent's; what is needed is opened again when it is used."""
+        """In a forked child: touch nothing of the parent's; what is needed is opened again when used."""
         if self._connection is not None:
             _inherited.append(self._connection)
         self._connection, self._mutex = None, threading.Lock()
@@ -210,7 +213,7 @@ class QueueFile:
         if connection.execute("PRAGMA integrity_check(1)").fetchone()[0] != b"ok":
             return False
         connection.execute("BEGIN IMMEDIATE")
-        # Ids are readings of a clock that begins at 0 with the machine: what is older goes before all new ones.
+        # Ids are readings of a clock that begins at 0 with the machine: the older go before all new ones.
         connection.execute("UPDATE messages SET id = id - 1 - (SELECT max(id) FROM messages)")
         connection.execute("INSERT OR REPLACE INTO facts VALUES ('boot', ?)", (boot,))
         connection.execute("COMMIT")
@@ -253,7 +256,7 @@ def _has_our_mark(path: str) -> bool:
 
 
 def _boot() -> str:
-    """Names this start of the machine; empty where the system does not tell (then the file is checked each time)."""
+    """Names this start of the machine; empty where the system does not tell: then every opening checks."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

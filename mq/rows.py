@@ -1,9 +1,10 @@
-"""The rows of the queue file: how messages are put, taken, acked and given back. SQL only, always in a transaction.
+"""The rows of the queue file: how messages are put, taken, acked and given back. SQL only, always in a
+transaction.
 
-A waiting message is a row of `messages`, which lie in the order in which they are taken. Taking moves up to n of
-them out of there, into one row of `claims` that names the consumer; so a message costs one insert and one delete in
-a single tree, and a claim of 64 costs as much bookkeeping as a claim of one. Giving back puts them into their old
-places. Ids come from `stamp`, which never goes back: first come, first out.
+A waiting message is a row of `messages`, which lie in the order in which they are taken. Taking moves up to
+n of them out of there, into one row of `claims` that names the consumer; so a message costs one insert and
+one delete in a single tree, and a claim of 64 costs as much bookkeeping as a claim of one. Giving back puts
+them into their old places. Ids come from `stamp`, which never goes back: first come, first out.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Doorbells: how a publisher makes a waiting consumer look, well under a millisecond after the commit.
 
 A bell carries no message, it only says look: MESSAGE (something may be there), NUDGE (come out of `receive`
-even if nothing is) or WAKE (the same, from the consumer's own process). Lost rings cost a poll's second, surplus
-ones a look. `SocketBell` is a Unix datagram socket in a private folder of the machine's temporary folder: its
-path may have no more than 107 bytes, so it never lies beside the queue file, whose path may be long. Where no
-such folder can be had, Linux gives an address without a file. `EventBell` is its twin without sockets, for the
-broker in memory.
+even if nothing is) or WAKE (the same, from the consumer's own process). Lost rings cost a poll's second,
+surplus ones a look. `SocketBell` is a Unix datagram socket in a private folder of the machine's temporary
+folder: its path may have no more than 107 bytes, so it never lies beside the queue file, whose path may be
+long. Where no such folder can be had, Linux gives an address without a file. `EventBell` is its twin
+without sockets, for the broker in memory.
 """
 
 from __future__ import annotations

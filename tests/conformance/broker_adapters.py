@@ -1,4 +1,5 @@
-"""The brokers that the conformance suite of the `Broker` port runs against: add an adapter here, nowhere else.
+"""The brokers that the conformance suite of the `Broker` port runs against: add an adapter here, nowhere
+else.
 
 An adapter gives a URL that `mq.open_broker` takes, fresh for every test.
 """

@@ -1,7 +1,8 @@
-"""A process of its own for the broker suite: does what it is told on stdin, one JSON line each, and answers so.
+"""A process of its own for the broker suite: does what it is told on stdin, one JSON line each, and answers
+so.
 
-`[verb, argument, ...]` → the result, or `{"error": …}`. It never acts unasked, so a test knows where it stands
-when it kills it.
+`[verb, argument, ...]` → the result, or `{"error": …}`. It never acts unasked, so a test knows where it
+stands when it kills it.
 """
 
 from __future__ import annotations
