@@ -48,6 +48,7 @@ def decode_time(milliseconds: int) -> datetime:
 
 
 _encode_json = msgspec.json.Encoder().encode
+NotJson = msgspec.DecodeError
 decode_json = msgspec.json.Decoder().decode
 
 

@@ -35,10 +35,16 @@ COMMAND_WAITING = tuple(sorted((PENDING, RUNNING, DRAFT)))
 EVENT_ALARMING = ("critical", "error", "warning")
 
 # Words that may stand literally in SQL, where an index speaks of their field: few, and none of a user's.
-LITERALS: frozenset[str | bool] = frozenset(
-    [True, False, *map(str, JobState), *map(str, UowState), *SEVERITIES]
-    + [PENDING, RUNNING, DONE, REFUSED, EXPIRED, DRAFT]
-)
+_WORDS: list[str] = [
+    *map(str, JobState),
+    *map(str, UowState),
+    *SEVERITIES,
+    *COMMAND_WAITING,
+    DONE,
+    REFUSED,
+    EXPIRED,
+]
+LITERALS: frozenset[str | bool] = frozenset((*_WORDS, True, False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +116,8 @@ _TABLES = (
         Job,
         ("id",),
         (
-            Index("jobs_open", ("process", "start"), (Where("open", "=", True),)),
             Index("jobs_period", ("process", "start")),
+            Index("jobs_open", ("process", "start"), (Where("open", "=", True),)),
         ),
     ),
     Table(
@@ -132,7 +138,6 @@ _TABLES = (
         ("source", "seq"),
         (
             Index("events_period", ("process", "timeperiod"), (Where("process", "notnull"),)),
-            Index("events_uow", ("uow",), (Where("uow", "notnull"),)),
             Index("events_kind", ("kind", "severity")),
             Index("events_alarming", ("source", "seq"), (Where("severity", "in", EVENT_ALARMING),)),
         ),
@@ -218,7 +223,13 @@ LOOP_QUERIES = (
     ),
     LoopQuery("last event", Event, (Where("source", "=", "s"),), "key", ("-seq",), 1),
     LoopQuery("events of a job", Event, (_AT, Where("timeperiod", "=", "1")), "events_period", ("seq",)),
-    LoopQuery("events of a uow", Event, (Where("uow", "=", "p@1#1"),), "events_uow", ("seq",)),
+    LoopQuery(
+        "events of a uow",  # its id tells process and timeperiod: an index of its own would cost every event
+        Event,
+        (_AT, Where("timeperiod", "=", "1"), Where("uow", "=", "p@1#1")),
+        "events_period",
+        ("seq",),
+    ),
     LoopQuery("events of a kind", Event, (Where("kind", "=", "hold.set"),), "events_kind", ("seq",)),
     LoopQuery(
         "alarming events",

@@ -1,7 +1,7 @@
 """The `Store` port on SQL databases.
 
-`SqlStore` and `SqlTransaction` are the same for every database; a `Database` holds what is not: how
-to connect, its grammar, its clock, and what its errors mean. Statements come from `db.statement`.
+`SqlStore` and `SqlTransaction` are the same for every database; what is not stands in a `Database`
+(`db.session`). The text of statements comes from `db.statement`.
 
 Each operation borrows a session (a connection) and gives it back, so there are as many connections
 as operations at once; a read outside a transaction is a transaction of its own, of one statement. A
@@ -10,147 +10,22 @@ session that saw an error is never used again.
 
 from __future__ import annotations
 
-import os
 import threading
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from types import TracebackType
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from db.schema import SCHEMA_FACT, SCHEMA_VERSION, TABLES
-from db.statement import Grammar, Statement, Statements
-from scheduler.core.errors import ConfigError, Conflict, LeaseLost, StoreUnavailable
+from db.bootstrap import create_schema, is_complete
+from db.schema import TABLES
+from db.session import Database, Session, Values
+from db.statement import Statement, statements_for
+from scheduler.core.errors import Conflict, LeaseLost, StoreUnavailable
 from scheduler.core.ports import Change, Where
-from scheduler.core.records import Fact, Lease
+from scheduler.core.records import Lease
 
 R = TypeVar("R")
-Values = Sequence[Any]
-
-
-class Session(Protocol):
-    """A connection that commits every statement by itself, unless begun."""
-
-    def query(self, sql: str, values: Values) -> list[Any]:
-        """All rows of a query."""
-
-    def run(self, sql: str, rows: Sequence[Values]) -> int:
-        """Run a statement once per row of values; how many rows of the table it hit."""
-
-    def begin(self) -> None:
-        """Begin a transaction that writes; wait for its turn."""
-
-    def commit(self) -> None:
-        """End it."""
-
-    def rollback(self) -> None:
-        """Undo it; nothing happens if none was begun."""
-
-    def close(self) -> None:
-        """Let go of the connection; never raises."""
-
-
-class Pool(Protocol):
-    """Where sessions are borrowed."""
-
-    def borrow(self) -> Session:
-        """A session for one thread, until it is given back or discarded."""
-
-    def give(self, session: Session) -> None:
-        """Give back one that is as it was."""
-
-    def discard(self, session: Session) -> None:
-        """Give back one that saw an error."""
-
-    def close(self) -> None:
-        """Close the idle ones now and the others when they come back."""
-
-
-class Database(ABC):
-    """What a database has of its own. `driver_error` is the driver's root exception."""
-
-    grammar: Grammar
-    driver_error: type[Exception]
-    explain: str  # what is put before a query to be told its plan
-
-    @abstractmethod
-    def pool(self) -> Pool:
-        """A new pool of sessions."""
-
-    @abstractmethod
-    def now(self) -> datetime:
-        """The store's clock."""
-
-    @abstractmethod
-    def translate(self, error: Exception) -> Exception:
-        """The port's error for a driver's; a bug (no such column) comes back as it is."""
-
-    @abstractmethod
-    def tables(self, session: Session) -> set[str]:
-        """The names of the tables that are there."""
-
-    def prepare(self) -> None:
-        """Before the schema is looked at: may refuse (ConfigError) what is not ours, untouched."""
-
-    def settle(self, session: Session) -> None:
-        """Settings that belong to a whole database of ours, made once it is known to be ours."""
-
-    def start(self) -> None:
-        """Begin maintenance, if this process was asked for it; called again and again."""
-
-    def stop(self) -> None:
-        """End maintenance."""
-
-
-class SessionPool:
-    """Idle sessions, last in first out; none is ever shared, nor carried over a fork."""
-
-    _orphans: ClassVar[
-        list[Any]
-    ] = []  # a child must not close its parent's connections, nor have them collected
-
-    def __init__(self, connect: Any) -> None:
-        self._connect = connect
-        self._idle: list[Session] = []
-        self._pid = os.getpid()
-        self._closed = False
-
-    def borrow(self) -> Session:
-        """As `Pool.borrow`."""
-        if self._closed:
-            raise StoreUnavailable("the store was closed")
-        if self._pid != os.getpid():
-            self._orphans.append(self._idle)
-            self._idle, self._pid = [], os.getpid()
-        try:
-            return self._idle.pop()
-        except IndexError:
-            session: Session = self._connect()
-            return session
-
-    def give(self, session: Session) -> None:
-        """As `Pool.give`."""
-        self._idle.append(session)
-        if self._closed:
-            self.close()
-
-    def discard(self, session: Session) -> None:
-        """As `Pool.discard`: an error may mean that the others are stale as well."""
-        session.close()
-        self._drain()
-
-    def close(self) -> None:
-        """As `Pool.close`."""
-        self._closed = True
-        self._drain()
-
-    def _drain(self) -> None:
-        while self._idle and self._pid == os.getpid():
-            try:
-                self._idle.pop().close()
-            except IndexError:  # another thread took the last one
-                return
 
 
 class SqlTransaction:
@@ -264,7 +139,7 @@ class SqlStore:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self.statements = Statements(database.grammar)
+        self.statements = statements_for(database.grammar)
         self._pool = database.pool()
         self._writers: set[int] = set()  # threads inside a transaction
 
@@ -274,13 +149,13 @@ class SqlStore:
         """As `Store.init`. Several processes may do it at once."""
         self.database.prepare()
         with self._session() as session:
-            if self._is_complete(session):
+            if is_complete(self.database, self.statements, session):
                 self.database.start()
                 return
             self.database.settle(session)
             session.begin()
             try:
-                self._create(session)
+                create_schema(self.database, self.statements, session)
             except BaseException:
                 session.rollback()
                 raise
@@ -445,49 +320,3 @@ class SqlStore:
         except self.database.driver_error:  # the connection is of no use; closing it rolls back too
             return False
         return True
-
-    # --- the schema
-
-    def _version(self, session: Session) -> int:
-        statement, values = self.query(Fact, None, [Where("key", "=", SCHEMA_FACT)], (), None)
-        try:
-            facts: list[Fact] = statement.read(session.query(statement.sql, values))
-            version = facts[0].value["version"] if facts else 0
-        except (self.database.driver_error, ValueError, KeyError) as error:
-            raise ConfigError(
-                "the store's database belongs to another program: it has a table 'facts'"
-            ) from error
-        if version > SCHEMA_VERSION:
-            raise ConfigError(
-                f"the store has schema version {version}, this program knows {SCHEMA_VERSION}: use a newer program"
-            )
-        return int(version)
-
-    def _is_complete(self, session: Session) -> bool:
-        """Whether nothing is to be created; raises ConfigError if the database is not ours, or newer."""
-        wanted, present = {table.name for table in TABLES.values()}, self.database.tables(session)
-        if TABLES[Fact].name in present:
-            return self._version(session) == SCHEMA_VERSION and wanted <= present
-        foreign = sorted(name for name in present if not name.startswith(BROKER_TABLES))
-        if foreign:
-            raise ConfigError(
-                f"the store's database belongs to another program: it has a table {foreign[0]!r}; name an empty one"
-            )
-        return False
-
-    def _create(self, session: Session) -> None:
-        """The version first, then all the rest, in one transaction."""
-        if self._is_complete(session):  # somebody else was faster
-            return
-        kinds = sorted(TABLES, key=lambda kind: kind is not Fact)
-        for kind in kinds:
-            for sql in self.statements.schema(kind):
-                session.run(sql, [()])
-            if kind is Fact:
-                row = self.statements.codecs[Fact].row(
-                    Fact(key=SCHEMA_FACT, value={"version": SCHEMA_VERSION})
-                )
-                session.run(self.statements.insert(Fact, True).sql, [row])
-
-
-BROKER_TABLES = ("mq_", "sqlite_")  # the embedded broker may have come to the same file first

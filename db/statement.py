@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
 from typing import Any
 
@@ -37,9 +38,9 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 Condition = tuple[str, str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Grammar:
-    """What the databases write differently."""
+    """What the databases write differently. One object per kind of database."""
 
     dialect: sa.Dialect  # with a positional style of parameters
     types: dict[str, sa.types.TypeEngine[Any]]  # per `Column.type`
@@ -67,7 +68,7 @@ class Update:
 
 
 class Statements:
-    """The statements for one database. Thread-safe: two threads may at worst compile the same one."""
+    """The statements for one kind of database. Thread-safe: two threads may at worst compile the same one."""
 
     def __init__(self, grammar: Grammar) -> None:
         self.grammar = grammar
@@ -113,8 +114,9 @@ class Statements:
         table = self._tables[kind]
         dialect = self.grammar.dialect
         created: list[Any] = [sa.schema.CreateTable(table, if_not_exists=True)]
-        indexes = sorted(table.indexes, key=lambda index: str(index.name))
-        created += [sa.schema.CreateIndex(index, if_not_exists=True) for index in indexes]
+        declared = {str(index.name): index for index in table.indexes}
+        names = [index.name for index in TABLES[kind].indexes]
+        created += [sa.schema.CreateIndex(declared[name], if_not_exists=True) for name in names]
         return [str(ddl.compile(dialect=dialect)).strip() for ddl in created]
 
     # --- conditions
@@ -273,6 +275,12 @@ class Statements:
         # our values are numbered as they were made, and they are given in that order: it must be the text's
         assert names[: len(ours)] == sorted(ours), f"values out of order: {compiled}"
         return Statement(str(compiled), tuple(compiled.params[name] for name in names[len(ours) :]), read)
+
+
+@cache
+def statements_for(grammar: Grammar) -> Statements:
+    """The statements for `grammar`, shared by all its stores of this process."""
+    return Statements(grammar)
 
 
 _BIND = "value_"
