@@ -43,8 +43,8 @@ CREATE INDEX jobs_period ON jobs (process, start);
 CREATE INDEX jobs_open ON jobs (process, start) WHERE open = 1;
 CREATE TABLE units_of_work (id TEXT PRIMARY KEY, process TEXT, timeperiod TEXT, run INT, state TEXT,
   attempt INT, version INT, queue TEXT, priority INT, final INT, start INT, "end" INT, created_at INT,
-  requested_at INT, due_at INT, owner TEXT, box TEXT, token TEXT, started_at INT, lease_until INT, finished_at INT, result TEXT,
-  history TEXT, history_n INT, copied INT, dirty INT);
+  requested_at INT, due_at INT, owner TEXT, box TEXT, token TEXT, started_at INT, lease_until INT,
+  finished_at INT, result TEXT, history TEXT, history_n INT, copied INT, dirty INT);
 CREATE INDEX uows_due ON units_of_work (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX uows_unfinished ON units_of_work (process)
   WHERE state IN ('in_progress', 'invalid', 'requested');
