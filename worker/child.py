@@ -1,0 +1,302 @@
+"""The child process: executes units of work one after another, and dies with its worker.
+
+It knows no store and no broker. The user's modules are imported here, on first use, from the context's folder,
+which is appended to `sys.path`. Descriptors 1 and 2 are the log of the attempt. If the worker dies, the kernel
+kills this process (Linux), and a thread that waits on a pipe ends its group; see also `guard.py`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from typing import Any
+
+from scheduler.core.errors import Permanent, SchedulerError
+from scheduler.core.process import Script
+from worker import command_line
+from worker.api import Cancel, Link, Noop, Processed, ProcessInfo, SinkToken, Task
+from worker.resolve import add_folder, resolve, resolve_worker
+from worker.wire import Inflow, Reply, Request, pack
+
+RESULT_LIMIT = 1_000_000  # bytes of JSON
+TRACEBACK_LIMIT = 32_000  # characters; the end is kept
+PROGRESS_EVERY_S = 0.2  # what is said more often is thinned out here
+PR_SET_PDEATHSIG = 1
+
+
+class ChildLink(Link):
+    """A task's line to the worker process. Progress is thinned out; its last word is not lost."""
+
+    def __init__(self, end: socket.socket) -> None:
+        super().__init__()
+        self._end = end
+        self._lock = threading.Lock()  # the user's code may have threads
+        self._pending: tuple[Any, ...] | None = None
+        self._last = 0.0
+
+    def send(self, *message: Any) -> None:
+        """As `Link.send`."""
+        with self._lock:
+            if message[0] == "progress":
+                self._pending = message
+                if time.monotonic() - self._last < PROGRESS_EVERY_S:
+                    return
+            self._flush()
+            if message[0] != "progress":
+                self._end.sendall(pack(message))
+
+    def close(self, reply: Reply) -> None:
+        """The last words: what was held back, and how it ended."""
+        with self._lock:
+            self._flush()
+            reply = reply._replace(error=_clean(reply.error), traceback=_clean(reply.traceback))
+            self._end.sendall(pack(("reply", reply)))
+
+    def _flush(self) -> None:
+        if self._pending is not None:
+            self._end.sendall(pack(self._pending))
+            self._pending, self._last = None, time.monotonic()
+
+
+class Child:
+    """Executes requests. `folder` is the context's."""
+
+    def __init__(self, end: socket.socket, folder: str | None) -> None:
+        self._end, self._folder = end, folder
+        self._workers: dict[tuple[Any, ...], tuple[Any, Any]] = {}
+        self.link: ChildLink | None = None
+        self.group: int | None = None  # of a command line that runs
+
+    def loop(self) -> None:
+        """Execute until the worker hangs up."""
+        inflow = Inflow(self._end)
+        try:
+            while True:
+                request = inflow.wait()
+                self.link = link = ChildLink(self._end)
+                reply = self.execute(request, link)
+                _flush_output()
+                self.link = None
+                link.close(reply)
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            return
+
+    def execute(self, request: Request, link: Link) -> Reply:
+        """Execute one unit of work. Whatever its code does short of ending the process is a reply."""
+        try:
+            if request.kind == "check":
+                return self._check(request, link)
+            return self._work(request, link)
+        except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt of the user's code too
+            return _failure(error)
+
+    def _work(self, request: Request, link: Link) -> Reply:
+        call, worker = self._worker(request)
+        while True:
+            task = _task(request, link)
+            _hook(worker, "on_start", task)
+            try:
+                reply = _reply(call(task))
+            except Noop as answer:
+                reply = Reply("no_data", error=answer.reason or None)
+            except Cancel as answer:
+                reply = Reply("cancel", error=answer.reason or None)
+            except BaseException as error:  # noqa: BLE001 - see execute
+                reply = _failure(error)
+                is_retried = request.retries and not reply.permanent
+                _hook(worker, "on_retry" if is_retried else "on_failure", task, error)
+                return reply
+            if reply.verb == "succeed" and reply.more and request.repeat:
+                if reply.cursor == request.cursor:
+                    return Reply(
+                        "fail",
+                        error=f"returned more=True without moving its cursor from {reply.cursor!r}: it would never end",
+                        permanent=True,
+                    )
+                request = request._replace(cursor=reply.cursor)
+                continue
+            if reply.verb in ("succeed", "no_data"):
+                _hook(worker, "on_success", task, json.loads(reply.result) if reply.result else None)
+            return reply._replace(more=reply.more and not request.repeat)
+
+    def _check(self, request: Request, link: Link) -> Reply:
+        """Readiness: truthy, or falsy, or (falsy, why)."""
+        assert request.predicate is not None
+        answer = resolve(request.predicate, "readiness predicate")(_task(request, link))
+        why = None
+        if isinstance(answer, tuple) and len(answer) == 2:
+            answer, why = answer
+        if answer:
+            return Reply("succeed")
+        return Reply("no_data", error=str(why) if why else "not ready yet")
+
+    def _worker(self, request: Request) -> tuple[Any, Any]:
+        """The callable for a request, and the object its hooks are on; both are kept."""
+        if isinstance(request.worker, Script):
+            script = request.worker
+            return (lambda task: command_line.run(script, task, self._folder, self._started)), None
+        key = (request.process, request.worker, request.source, request.sink, repr(request.defined))
+        found = self._workers.get(key)
+        if found is None:
+            found = self._workers[key] = self._make(request)
+        return found
+
+    @staticmethod
+    def _make(request: Request) -> tuple[Any, Any]:
+        assert isinstance(request.worker, str)
+        found = resolve_worker(request.worker)
+        if not inspect.isclass(found):
+            return found, None
+        info = ProcessInfo(request.process, request.source, request.sink, request.defined)
+        kind: Any = found
+        worker = kind(info) if _takes_one(kind) else kind()
+        return worker.run, worker
+
+    def _started(self, group: int | None) -> None:
+        self.group = group
+
+
+def _takes_one(kind: Any) -> bool:
+    """Whether a class is made with its process, as those of `Worker` are, or with nothing."""
+    try:
+        inspect.signature(kind).bind(None)
+    except TypeError:
+        return False
+    except ValueError:
+        return False
+    return True
+
+
+def _task(request: Request, link: Link) -> Task:
+    return Task(
+        process=request.process,
+        timeperiod=request.timeperiod,
+        start=request.start,
+        end=request.end,
+        run=request.run,
+        attempt=request.attempt,
+        final=request.final,
+        cursor=request.cursor,
+        arguments=request.arguments,
+        source=request.source,
+        sink=request.sink,
+        token=SinkToken(request.run, request.version),
+        uow=request.uow,
+        business_at=request.business_at,
+        business_rate=request.business_rate,
+        link=link,
+    )
+
+
+def _reply(answer: Any) -> Reply:
+    """What the user's code returned, as a reply. Raises TypeError or ValueError for what it may not return."""
+    cursor, more = None, False
+    if isinstance(answer, Noop):
+        return Reply("no_data", error=answer.reason or None)
+    if isinstance(answer, Cancel):
+        return Reply("cancel", error=answer.reason or None)
+    if isinstance(answer, Processed):
+        answer, cursor, more = answer.result, answer.cursor, answer.more
+    if cursor is not None and (not isinstance(cursor, str) or _clean(cursor) != cursor):
+        raise TypeError(f"its cursor must be text or None, it is {type(cursor).__name__} {cursor!r}")
+    if answer is None:
+        return Reply("succeed", cursor, bool(more))
+    if not isinstance(answer, dict):
+        raise TypeError(
+            f"it returned {type(answer).__name__}; return None, a dictionary, Processed, Noop or Cancel"
+        )
+    try:
+        result = json.dumps(answer, allow_nan=False, ensure_ascii=False)
+        size = len(result.encode())
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(f"its result is not JSON: {error}") from None
+    if size > RESULT_LIMIT:
+        raise ValueError(f"its result has {size:,} bytes of JSON; at most {RESULT_LIMIT:,} are kept")
+    return Reply("succeed", cursor, bool(more), result)
+
+
+def _failure(error: BaseException) -> Reply:
+    """An exception as a reply."""
+    name, text = type(error).__name__, str(error).strip()
+    if isinstance(error, SchedulerError):
+        line = text
+    elif isinstance(error, SystemExit):
+        line = f"worker code called sys.exit({error.code!r})"
+    else:
+        line = f"{name}: {text}" if text else name
+    trace = "".join(traceback.format_exception(error))
+    if len(trace) > TRACEBACK_LIMIT:
+        trace = "[…]\n" + trace[-TRACEBACK_LIMIT:]
+    return Reply("fail", error=line, traceback=trace, permanent=isinstance(error, Permanent))
+
+
+def _clean(text: str | None) -> str | None:
+    """Text that every store takes: no lone surrogates, no zeros."""
+    return text and text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
+
+
+def _hook(worker: Any, name: str, *arguments: Any) -> None:
+    """Call a hook, if there is one; what it raises goes into the log and changes nothing."""
+    hook = getattr(worker, name, None)
+    if hook is None:
+        return
+    try:
+        hook(*arguments)
+    except BaseException:  # noqa: BLE001 - a hook changes no outcome
+        print(f"the hook {name} raised:\n{traceback.format_exc()}", file=sys.stderr)
+
+
+def _flush_output() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass  # the user's code closed or replaced it
+
+
+def _die_with_worker(parent: int) -> None:
+    """Have the kernel kill this process when the thread that made it ends."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)  # it died before
+
+
+def _watch(pipe: int, child: Child) -> None:
+    """The lifeline: a byte means that the present work is canceled, its end that the worker is gone."""
+    while os.read(pipe, 1):
+        link = child.link
+        if link is not None:
+            link.canceled.set()
+    for group in (child.group, os.getpgrp()):
+        if group is not None:
+            try:
+                os.killpg(group, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+
+def main(end: int, pipe: int, parent: int, folder: str | None) -> None:
+    """The child's life. `end`, `pipe`: inherited descriptors; `parent`: the worker's process id."""
+    for fd in (end, pipe):
+        os.set_inheritable(fd, False)
+    # not SIG_IGN, which what we start would inherit: the worker alone says when to stop
+    for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(sig, lambda _signal, _frame: None)
+    _die_with_worker(parent)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
+    add_folder(folder)
+    child = Child(socket.socket(fileno=end), folder)
+    threading.Thread(target=_watch, args=(pipe, child), name="lifeline", daemon=True).start()
+    child.loop()
+    os._exit(0)  # without the user's exit handlers: nothing may be written any more
