@@ -1,0 +1,142 @@
+"""Run the dashboard: bind, serve in threads, say where, and stop when told.
+
+One thread per open event stream, so there are more threads than streams: pages are always served.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import threading
+from typing import Protocol
+
+from waitress.server import create_server  # type: ignore[import-untyped]
+
+from mx.app import App
+from mx.live import Hub
+from mx.security import Tokens, check_bind
+from mx.site import Site
+from scheduler.core.errors import ConfigError, Unavailable
+from scheduler.core.ports import Broker, Change, Clock, Store
+from scheduler.core.records import Fact
+from scheduler.core.timetable import Timetable
+
+THREADS = 20
+STREAMS = 12  # event streams at once; the other threads are for pages
+STOP_S = 3.0
+AGAIN_S = 5.0
+
+log = logging.getLogger("mx")
+
+
+class Settings(Protocol):
+    """What the dashboard reads of the settings."""
+
+    @property
+    def mx_host(self) -> str:
+        """The address to bind to; loopback, as long as there are no users."""
+
+    @property
+    def mx_port(self) -> int:
+        """The port; 0 takes a free one."""
+
+    @property
+    def box(self) -> str:
+        """The name of this box."""
+
+
+def make_site(
+    settings: Settings,
+    store: Store,
+    broker: Broker,
+    clock: Clock,
+    timetable: Timetable,
+    stopping: threading.Event,
+) -> Site:
+    """Everything the handlers need. Raises ConfigError for an address that others can reach."""
+    return Site(
+        store=store,
+        broker=broker,
+        clock=clock,
+        timetable=timetable,
+        tokens=Tokens(),
+        hub=Hub(clock, stopping, cap=STREAMS),
+        hosts=check_bind(settings.mx_host),
+    )
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises ConfigError naming the setting to change."""
+    name = "127.0.0.1" if host == "localhost" else host.strip("[]")
+    family = socket.AF_INET6 if ":" in name else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((name, port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(
+                f"mx_port {port} is taken by another program; choose a free one, or 0 for any"
+            ) from error
+        raise ConfigError(f"mx_host {host!r}, mx_port {port} cannot be served: {error.strerror}") from error
+    return listener
+
+
+def address_of(listener: socket.socket) -> str:
+    """Where a browser finds it."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def announce(store: Store, clock: Clock, box: str, url: str) -> None:
+    """Write the real address down, so that others can show it."""
+    key, value = f"mx:{box}", {"url": url, "since": clock.real().isoformat(timespec="milliseconds")}
+    with store.transaction() as tx:
+        if not tx.update([Change(Fact, key, {}, {"value": value})]):
+            tx.insert([Fact(key=key, value=value)], ignore=True)
+
+
+def _announced(store: Store, clock: Clock, box: str, url: str) -> bool:
+    """Try to; a store that cannot be reached is shown by the pages, and is no reason to end."""
+    try:
+        announce(store, clock, box, url)
+    except Unavailable as error:
+        log.warning("the address %s could not be written down: %s", url, error)
+        return False
+    return True
+
+
+def run_mx(
+    settings: Settings,
+    store: Store,
+    broker: Broker,
+    clock: Clock,
+    timetable: Timetable,
+    stopping: threading.Event,
+) -> int:
+    """Serve until `stopping` is set; the exit code. 2 with one line on stderr if it cannot be served."""
+    try:
+        site = make_site(settings, store, broker, clock, timetable, stopping)
+        listener = bind(settings.mx_host, settings.mx_port)
+    except ConfigError as error:
+        return error.exit_code
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a queue of a few requests is no news
+    server = create_server(
+        App(site), sockets=[listener], threads=THREADS, ident=None, clear_untrusted_proxy_headers=True
+    )
+    serving = threading.Thread(target=server.run, name="mx-http", daemon=True)
+    serving.start()
+    try:
+        while not _announced(store, clock, settings.box, address_of(listener)):
+            if stopping.wait(AGAIN_S):
+                break
+        stopping.wait()
+    finally:
+        stopping.set()  # ends the streams, whoever asked us to stop
+        server.close()
+        serving.join(STOP_S)
+        listener.close()
+    return 0

@@ -1,0 +1,28 @@
+"""What every handler of the dashboard gets: the ports, the timetable, and who may be served.
+
+Made once by `main.run_mx`. Nothing here changes while it runs, except the live hub's counters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mx.live import Hub
+from mx.security import Tokens
+from scheduler.core.ports import Broker, Clock, Store
+from scheduler.core.timetable import Timetable
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The things a handler may use."""
+
+    store: Store
+    broker: Broker
+    clock: Clock
+    timetable: Timetable
+    tokens: Tokens
+    hub: Hub
+    hosts: frozenset[str]  # names under which this server may be asked
+    version: str = ""
+    wait_s: float = 2.0  # how long an answer waits for a command's outcome
