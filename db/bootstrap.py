@@ -25,9 +25,7 @@ def is_complete(database: Database, statements: Statements, session: Session) ->
         return version == SCHEMA_VERSION and wanted <= present
     foreign = sorted(name for name in present - {TABLES[Fact].name} if not name.startswith("sqlite_"))
     if foreign:
-        raise ConfigError(
-            f"the store's database belongs to another program: it has a table {foreign[0]!r}; name an empty one"
-        )
+        raise ConfigError(f"the store's database belongs to another program: it has a table {foreign[0]!r}")
     return False
 
 
@@ -46,7 +44,7 @@ def _version(database: Database, statements: Statements, session: Session) -> in
         raise ConfigError(NOT_OURS) from error
     if version > SCHEMA_VERSION:
         raise ConfigError(
-            f"the store has schema version {version}, this program knows {SCHEMA_VERSION}: use a newer program"
+            f"the store has schema version {version}, we know {SCHEMA_VERSION}: use a newer program"
         )
     return version
 

@@ -16,6 +16,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from scheduler.core.errors import StoreUnavailable
 
@@ -93,7 +94,7 @@ class Checkpointer:
 
     def _checkpoint(self, raw: sqlite3.Connection) -> None:
         try:
-            large = os.stat(f"{self._path}-wal").st_size > self._truncate_bytes
+            large = Path(f"{self._path}-wal").stat().st_size > self._truncate_bytes
         except FileNotFoundError:
             return
         if not large:

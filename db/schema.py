@@ -31,6 +31,7 @@ SCHEMA_VERSION = 1
 SCHEMA_FACT = "schema"  # the key of the fact {"version": SCHEMA_VERSION}
 
 UOW_UNFINISHED = tuple(sorted(str(state) for state in UowState if state not in UOW_FINISHED))
+UOW_HELD = tuple(sorted((UowState.CANCELED, UowState.IN_PROGRESS)))  # a worker may be at work on it
 COMMAND_WAITING = tuple(sorted((PENDING, RUNNING, DRAFT)))
 EVENT_ALARMING = ("critical", "error", "warning")
 
@@ -126,9 +127,10 @@ _TABLES = (
         ("id",),
         (
             Index("uows_due", ("due_at",), (Where("due_at", "notnull"),)),
-            Index("uows_unfinished", ("process",), (Where("state", "in", UOW_UNFINISHED),)),
+            # kind and state: counting what is active per process then reads the index alone
+            Index("uows_unfinished", ("process", "kind", "state"), (Where("state", "in", UOW_UNFINISHED),)),
             Index("uows_dirty", ("id",), (Where("dirty", "=", True),)),
-            Index("uows_token", ("token",), (Where("state", "=", "in_progress"),)),
+            Index("uows_owner", ("owner",), (Where("state", "in", UOW_HELD),)),
             Index("uows_period", ("process", "timeperiod")),
         ),
     ),
@@ -213,10 +215,14 @@ LOOP_QUERIES = (
     LoopQuery("invalid uows", Uow, (_AT, Where("state", "=", "invalid")), "uows_unfinished"),
     LoopQuery("dirty uows", Uow, (Where("dirty", "=", True),), "uows_dirty", (), 64),
     LoopQuery(
-        "what I hold",
+        "what a worker holds", Uow, (Where("owner", "=", "w"), Where("state", "in", UOW_HELD)), "uows_owner"
+    ),
+    LoopQuery(
+        "never published",
         Uow,
-        (Where("token", "in", ["a", "b"]), Where("state", "=", "in_progress")),
-        "uows_token",
+        (Where("state", "=", "requested"), Where("published_at", "null")),
+        "uows_unfinished",
+        limit=5000,
     ),
     LoopQuery(
         "events after a mark", Event, (Where("source", "=", "s"), Where("seq", ">", 7)), "key", ("seq",), 500
@@ -242,7 +248,7 @@ LOOP_QUERIES = (
     LoopQuery(
         "pending commands",
         Command,
-        (Where("state", "=", PENDING),),
+        (Where("state", "=", PENDING), Where("status", "null")),
         "commands_waiting",
         ("submitted_at",),
         64,

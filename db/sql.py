@@ -135,7 +135,7 @@ class _Block:
 
 
 class SqlStore:
-    """The `Store` port on a `Database`. Safe for threads; after a fork the child makes its own connections."""
+    """The `Store` port on a `Database`. Safe for threads; a forked child makes connections of its own."""
 
     def __init__(self, database: Database) -> None:
         self.database = database

@@ -187,7 +187,7 @@ class SqliteDatabase(Database):
     ) -> None:
         if synchronous.upper() not in SYNCHRONOUS:
             raise ConfigError(f"synchronous {synchronous!r}: one of {', '.join(SYNCHRONOUS)}")
-        self.path = path if path == MEMORY else os.path.abspath(path)
+        self.path = path if path == MEMORY else str(Path(path).absolute())
         self._clock = clock
         self._synchronous = synchronous.upper()
         self._busy_timeout_s = busy_timeout_s
@@ -218,7 +218,7 @@ class SqliteDatabase(Database):
 
     def connect(self) -> sqlite3.Connection:
         """A connection to the file, which must be there."""
-        if not os.path.isfile(self.path):
+        if not Path(self.path).is_file():
             raise self._unavailable("there is no such file; the store was not initialised")
         raw = sqlite3.connect(
             f"file:{quote(self.path)}?mode=rw",

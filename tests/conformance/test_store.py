@@ -464,7 +464,7 @@ def test_delete(store: Store) -> None:
 
 def test_an_exception_rolls_back_everything(store: Store) -> None:
     insert(store, job(1), job(2))
-    with pytest.raises(ZeroDivisionError), store.transaction() as transaction:
+    with pytest.raises(ZeroDivisionError), store.transaction() as transaction:  # noqa: PT012
         transaction.insert([job(3)])
         transaction.update([Change(Job, "p@001", {}, {"state": "skipped"})])
         transaction.delete(Job, [Where("id", "=", "p@002")])
@@ -486,7 +486,7 @@ def test_a_transaction_sees_its_own_writes(store: Store) -> None:
 
 def test_a_failed_transaction_does_not_commit_even_if_the_error_was_caught(store: Store) -> None:
     insert(store, job(1))
-    with pytest.raises(Conflict), store.transaction() as transaction:
+    with pytest.raises(Conflict), store.transaction() as transaction:  # noqa: PT012
         transaction.insert([job(2)])
         with pytest.raises(Conflict):
             transaction.insert([job(1)])
@@ -548,7 +548,7 @@ def test_a_lost_lease_keeps_nothing(store: Store, now_held_by: dict[str, Any] | 
     mine = lease(store)
     current = replace(mine, **now_held_by) if now_held_by else None
     insert(store, job(1), *([current] if current else []))
-    with pytest.raises(LeaseLost, match="scheduler"), store.transaction(mine) as transaction:
+    with pytest.raises(LeaseLost, match="scheduler"), store.transaction(mine) as transaction:  # noqa: PT012
         transaction.insert([job(2)])
         transaction.update([Change(Job, "p@001", {}, {"state": "skipped"})])
     assert store.find(Job) == [job(1)]
@@ -568,7 +568,12 @@ def test_a_take_over_by_compare_and_set(store: Store, clock: Any) -> None:
     insert(store, lease(store))
     clock.move(60)
     now = store.now()
-    taken: dict[str, Any] = {"holder": "b", "token": 2, "taken_at": now, "expires_at": now + timedelta(seconds=30)}
+    taken: dict[str, Any] = {
+        "holder": "b",
+        "token": 2,
+        "taken_at": now,
+        "expires_at": now + timedelta(seconds=30),
+    }
     assert update(store, Change(Lease, "scheduler", {"token": 1}, taken)) == 1
     assert update(store, Change(Lease, "scheduler", {"token": 1}, taken | {"holder": "c"})) == 0
     assert store.get(Lease, "scheduler") == Lease(name="scheduler", **taken)

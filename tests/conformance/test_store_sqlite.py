@@ -20,12 +20,14 @@ import pytest
 
 from db import open_store
 from db.checkpointer import Checkpointer
-from db.schema import LOOP_QUERIES, TABLES, LoopQuery
+from db.schema import LOOP_QUERIES, TABLES, UOW_UNFINISHED, LoopQuery
 from db.sql import SqlStore
 from db.sqlite import SqliteDatabase
 from scheduler.core.errors import ConfigError, StoreUnavailable
 from scheduler.core.event import Event
+from scheduler.core.ports import Where
 from scheduler.core.records import Fact
+from scheduler.core.uow import Uow
 
 T = datetime(2013, 7, 4, tzinfo=UTC)
 
@@ -112,9 +114,8 @@ def test_a_newer_schema_is_refused(path: Path, opened: SqlStore) -> None:
 def test_a_database_of_another_program_is_not_touched(path: Path, clock: Any, table: str) -> None:
     raw = sqlite3.connect(path)
     raw.execute(f"CREATE TABLE {table}")
-    raw.execute(
-        f"INSERT INTO {table.partition(' ')[0]} VALUES ({', '.join(repr('schema') for _ in table.split(','))})"
-    )
+    values = ", ".join("'schema'" for _ in table.split(","))
+    raw.execute(f"INSERT INTO {table.partition(' ')[0]} VALUES ({values})")
     raw.commit()
     raw.close()
     before = path.read_bytes()
@@ -255,11 +256,21 @@ def test_a_killed_writer_leaves_a_sound_file(path: Path, opened: SqlStore, child
 @pytest.mark.parametrize("query", LOOP_QUERIES, ids=lambda query: query.name)
 def test_a_query_of_the_loop_uses_its_index(opened: SqlStore, query: LoopQuery) -> None:
     plan = opened.explain(query.kind, query.where, query.order, query.limit)
-    assert plan[0].startswith("SEARCH") or plan[0].startswith("SCAN") and "INDEX" in plan[0], plan
+    assert plan[0].startswith("SEARCH") or (plan[0].startswith("SCAN") and "INDEX" in plan[0]), plan
     if query.index == "key":
         assert "sqlite_autoindex" in plan[0] or "PRIMARY KEY" in plan[0], plan
     else:
         assert f"INDEX {query.index} " in f"{plan[0]} ", plan
+
+
+def test_counting_what_is_active_reads_an_index_alone(opened: SqlStore) -> None:
+    unfinished = (Where("state", "in", UOW_UNFINISHED), Where("kind", "=", "work"))
+    shape, values = opened.statements.conditions(Uow, unfinished)
+    count = opened.statements.count(Uow, shape, ("process",))
+    raw = sqlite3.connect(opened.database.path)  # type: ignore[attr-defined]
+    (plan,) = raw.execute(f"EXPLAIN QUERY PLAN {count.sql}", values).fetchall()
+    raw.close()
+    assert "USING COVERING INDEX uows_unfinished" in plan[-1], plan
 
 
 def test_no_index_is_without_a_query() -> None:
