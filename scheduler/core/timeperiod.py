@@ -284,7 +284,7 @@ def _instant(instant: datetime) -> Timeperiod:
 
 
 @lru_cache(CACHE)
-def _parsed(label: str, qualifier: Qualifier, grouping: int) -> Timeperiod:
+def _parsed(label: object, qualifier: Qualifier, grouping: int) -> Timeperiod:
     qualifier = _qualifier(qualifier)
     check_grouping(qualifier, grouping)
     _, _, unit, pattern, example = _SHAPES[qualifier]

@@ -93,6 +93,12 @@ def parse_trigger(
     text: str, *, start: datetime | None = None, end: datetime | None = None, time_zone: str = "UTC"
 ) -> Trigger:
     """`text` as a Trigger; ConfigError says what is wrong with it and what would be right."""
+    _check_types(text, start, end, time_zone)
+    return _parse(text, start and start.astimezone(UTC), end and end.astimezone(UTC), time_zone)
+
+
+def _check_types(text: object, start: object, end: object, time_zone: object) -> None:
+    """A context is written by people: what it passes is not what the types say until it was looked at."""
     if not isinstance(text, str):
         raise ConfigError(f"trigger {text!r} is no text; {_RIGHT}")
     for name, limit in (("start", start), ("end", end)):
@@ -100,9 +106,8 @@ def parse_trigger(
             raise ConfigError(f"trigger {text!r}: its {name} {limit!r} must be a datetime with a time zone")
     if not isinstance(time_zone, str):
         raise ConfigError(
-            f"trigger {text!r}: time zone {time_zone!r} is not known; right is like Europe/Berlin"
+            f"trigger {text!r}: time zone {time_zone!r} is not known; right is a name like Europe/Berlin"
         )
-    return _parse(text, start and start.astimezone(UTC), end and end.astimezone(UTC), time_zone)
 
 
 @lru_cache(1024)
