@@ -181,9 +181,7 @@ def _skip(s: Slice, command: Command) -> Result:
         if job.is_finished:
             raise InvalidTransition(f"job {job.id}", job.state, "skip", ("reprocess",))
     effects = plan_skip(s, roots)
-    _gather_uows(
-        s, [j for e in effects if e.effect == "skip and cancel" and (j := s.job(e.job)) is not None]
-    )
+    _gather_uows(s, [j for e in effects if e.effect == "skip and cancel" and (j := s.job(e.job)) is not None])
     items: list[Item] = []
     for e in effects:
         if e.effect == "none":
@@ -276,9 +274,7 @@ def _run_now(s: Slice, command: Command) -> Result:
         if process.kind != "managed":
             raise Refused(f"process {name!r} is a {process.kind}; only managed and freerun processes are run")
         ids, _ = s.window(process.name, None, 64)
-        jobs = [
-            j for id_ in ids if (j := s.job(id_)) is not None and j.start <= s.now and not j.uow_open
-        ][:1]
+        jobs = [j for id_ in ids if (j := s.job(id_)) is not None and j.start <= s.now and not j.uow_open][:1]
         if not jobs:
             raise Refused(f"process {name!r} has no period that waits")
     else:

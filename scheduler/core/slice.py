@@ -19,8 +19,9 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from scheduler.core.event import Event, history_entries, history_line
+from scheduler.core.evolve import evolve
 from scheduler.core.job import Job
-from scheduler.core.lifecycle import JOB, UOW
+from scheduler.core.lifecycle import JOB, JOB_FINISHED, UOW
 from scheduler.core.ports import Change, Outgoing
 from scheduler.core.process import Process
 from scheduler.core.records import Fact, Hold, ProcessRow
@@ -215,10 +216,8 @@ class Slice:
     def is_made(self, span: Span) -> bool:
         """Every period of the span that exists has, or had, a row."""
         row = self.known.rows.get(span.process)
-        if (
-            row is None
-            or row.state in ("expired", "deleted")
-            and span.process not in self.timetable.processes
+        if row is None or (
+            row.state in ("expired", "deleted") and span.process not in self.timetable.processes
         ):
             return True
         return span.start >= span.end or (row.frontier is not None and row.frontier >= span.end)
@@ -276,7 +275,18 @@ class Slice:
         look = self.looks.get(key)
         if look is None:
             raise Absent(key)
-        return [row.id for row in look[0]], look[1]
+        rows = {row.id: row for row in look[0]}
+        last = look[0][-1].start if look[0] and not look[1] else None
+        for id_ in self._touched.get(process, {}):
+            job = self.jobs[id_]
+            if (
+                job is not None
+                and job.open
+                and (after is None or job.start > after)
+                and (last is None or job.start < last)
+            ):
+                rows[id_] = OpenRow(id_, job.start)
+        return [row.id for row in sorted(rows.values(), key=lambda r: r.start)], look[1]
 
     def span_of(self, job: Job) -> Timeperiod:
         """The timeperiod of a job."""
@@ -346,7 +356,7 @@ class Slice:
         assert self.jobs.get(job.id) is job, f"{job.id} was decided on an outdated copy"
         if verb is not None:
             state = JOB.successor(f"job {job.id}", job.state, verb)
-            finished = state in ("processed", "skipped", "noop")
+            finished = state in JOB_FINISHED
             note = {
                 "state": state,
                 "reason": sets.get("reason"),
@@ -368,10 +378,9 @@ class Slice:
                 sets.setdefault("settled_at", self.real)
         if job.id not in self._base_jobs:
             self._put(self._base_jobs, job.id, job)
-        changed = replace(job, **sets)
-        is_open = not changed.is_finished or changed.stopping is not None
-        if changed.open != is_open:
-            changed = replace(changed, open=is_open)
+        state, stopping = sets.get("state", job.state), sets.get("stopping", job.stopping)
+        sets["open"] = state not in JOB_FINISHED or stopping is not None
+        changed = evolve(job, sets)
         self._set_job(changed)
         return changed
 
@@ -419,7 +428,7 @@ class Slice:
         if uow.id not in self._base_uows:
             self._put(self._base_uows, uow.id, uow)
         if verb is None:
-            changed = replace(uow, **sets)
+            changed = evolve(uow, sets)
             self._put(self.uows, uow.id, changed)
             return changed
         state = UOW.successor(f"unit of work {uow.id}", uow.state, verb)
@@ -427,14 +436,13 @@ class Slice:
         line = history_line(verb, state, self.real, actor, message, **note)
         old, n = self._entries.get(uow.id, ("", 0))
         self._put(self._entries, uow.id, (old + line, n + 1))
-        changed = replace(
-            uow,
+        sets.update(
             state=state,
             version=uow.version + 1,
             history=uow.history + line,
             history_n=uow.history_n + 1,
-            **sets,
         )
+        changed = evolve(uow, sets)
         self._put(self.uows, uow.id, changed)
         if changed.is_finished and uow.kind == "work":
             self._count(uow.process, -1)
@@ -452,7 +460,7 @@ class Slice:
         self._copy(uow, uow.copied)
         if uow.id not in self._base_uows:
             self._put(self._base_uows, uow.id, uow)
-        changed = replace(uow, copied=uow.history_n, dirty=False)
+        changed = evolve(uow, {"copied": uow.history_n, "dirty": False})
         self._put(self.uows, uow.id, changed)
         return changed
 
@@ -486,7 +494,7 @@ class Slice:
         assert self.known.rows.get(row.name) is row, f"process row {row.name} was decided on an outdated copy"
         if row.name not in self.rows_base:
             self._put(self.rows_base, row.name, row)
-        changed = replace(row, **sets)
+        changed = evolve(row, sets)
         self._put(self.known.rows, row.name, changed)
         return changed
 
