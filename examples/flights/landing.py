@@ -20,7 +20,7 @@ from __future__ import annotations
 import gzip
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -107,7 +107,7 @@ class Call:
 
 @lru_cache(maxsize=64)
 def _epoch(time_hour: str) -> int:
-    return int(datetime.fromisoformat(time_hour.replace("Z", "+00:00")).timestamp())
+    return int(datetime.fromisoformat(time_hour).timestamp())
 
 
 def flight_arrival(line: bytes, hour: int, minute: int) -> int:
@@ -217,10 +217,10 @@ class Landing:
         """Land these rows, note a call for each of their hours, move `landed_until`: in one transaction."""
         sql = self._connection
         calls: dict[tuple[str, int], int] = {}
-        sql.execute("BEGIN IMMEDIATE")
-        try:
+        with self._transaction():
             seq = int(sql.execute("SELECT last_seq FROM feed").fetchone()[0])
-            for seq, flight in enumerate(flights, seq + 1):  # noqa: B020 - goes on counting where it stood
+            for flight in flights:
+                seq += 1
                 sql.execute(ADD_FLIGHT, (flight.hour, flight.row, seq, now, *flight.values))
                 calls["flights_hourly", flight.hour] = calls.get(("flights_hourly", flight.hour), 0) + 1
             for seen in weather:
@@ -231,10 +231,6 @@ class Landing:
                 [(*k, n) for k, n in calls.items()],
             )
             sql.execute("UPDATE feed SET landed_until = ?, last_seq = ?", (now, seq))
-            sql.execute("COMMIT")
-        except BaseException:
-            sql.execute("ROLLBACK")
-            raise
 
     def open_calls(self) -> list[Call]:
         """The calls nobody has followed or dropped yet, oldest first."""
@@ -243,18 +239,26 @@ class Landing:
         )
         return [Call(*row) for row in found]
 
-    def followed(self, calls: Iterable[Call], now: int) -> None:
-        """These hours were closed and are being reprocessed. The calls stay as the record of late data."""
-        self._connection.executemany(
-            "UPDATE calls SET called_at = ? WHERE id = ?", [(now, c.id) for c in calls]
-        )
+    def answered(self, followed: Iterable[Call], dropped: Iterable[Call], now: int) -> None:
+        """The hours of the followed calls were closed and are being reprocessed; those stay as the record of
+        late data. The hours of the dropped ones were still open: their own last run sees the rows."""
+        sql = self._connection
+        with self._transaction():
+            sql.executemany("UPDATE calls SET called_at = ? WHERE id = ?", [(now, c.id) for c in followed])
+            sql.executemany("DELETE FROM calls WHERE id = ?", [(c.id,) for c in dropped])
 
-    def dropped(self, calls: Iterable[Call]) -> None:
-        """These hours were still open: their own last run sees the rows."""
-        self._connection.executemany("DELETE FROM calls WHERE id = ?", [(c.id,) for c in calls])
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
 
     def settled(self, until: int) -> bool:
-        """Whether all that arrives by `until` has landed, and every closed hour it belongs to was called again."""
+        """Whether all that arrives by `until` has landed, and no call for a closed hour is still open."""
         return self.landed_until() >= until and not self.open_calls()
 
     def late(self) -> tuple[int, int]:
@@ -266,14 +270,9 @@ class Landing:
         return int(hours), int(rows)
 
 
-def path_of(url: str | None) -> Path:
-    """The file behind a `sqlite:///` address."""
-    if not url or not url.startswith("sqlite:///"):
-        raise ValueError(f"{url!r} is no address of a SQLite file: use sqlite:////folder/file.sqlite")
-    return Path(url.removeprefix("sqlite:///"))
-
-
 @lru_cache(maxsize=4)
-def reader(url: str | None) -> Landing:
-    """The landing area at this address, opened once: a worker's child serves thousands of hours."""
-    return Landing(path_of(url))
+def reader(path: str | None) -> Landing:
+    """The landing area in this file, opened once: a worker's child serves thousands of hours."""
+    if not path:
+        raise ValueError("this process has no source: register it with source=<file of the landing area>")
+    return Landing(path)

@@ -19,8 +19,8 @@ PLACES = Places(
         os.environ.get("FLIGHTS_STATE") or Path(__file__).resolve().parents[2] / "state" / "flights"
     ).resolve()
 )
-LANDING = f"sqlite:///{PLACES.landing}"
-RESULTS = f"sqlite:///{PLACES.results}"
+LANDING = str(PLACES.landing)
+RESULTS = str(PLACES.results)
 DATA = os.environ.get("FLIGHTS_DATA")  # a folder of raw files other than ours
 START = "2013010100"
 
@@ -147,7 +147,7 @@ process_context = [
     daemon(
         "flights_feed",
         "examples.flights.feed:flights_feed",
-        arguments={"landing": str(PLACES.landing), "lag_s": FEED_LAG_S, "data": DATA},
+        arguments={"landing": LANDING, "results": RESULTS, "lag_s": FEED_LAG_S, "data": DATA},
         tags=("feed",),
         owner="data",
         description="Lands the raw rows as business time passes, some of them late.",

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Mapping
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from synergy import Task
+from synergy import Task, sql_sink
 
 FLIGHT_SUMS = (
     "flights",
@@ -44,6 +45,8 @@ WEATHER_SUMS = (
     "precip_known",
 )
 DELAY_SUMS = ("flights", "cancelled", "departed", "delay", "delay_squares", "x", "x_squares", "x_delay")
+BUSY_S = 30.0
+LONG_LOG = 8 << 20  # bytes
 KEYS = {"flights": ("origin", "carrier"), "weather": ("origin",), "delays": ("factor", "bucket")}
 SUMS = {"flights": FLIGHT_SUMS, "weather": WEATHER_SUMS, "delays": DELAY_SUMS}
 
@@ -66,6 +69,33 @@ def create(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.executescript(schema())
+
+
+@lru_cache(maxsize=4)
+def _connection(path: str | None) -> sqlite3.Connection:
+    """Opened once: opening a file for every hour would cost ten times the work itself."""
+    if not path:
+        raise ValueError("this process has no sink: register it with sink=<results file>")
+    connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA synchronous=NORMAL")  # survives any kill; what a power cut takes is run again
+    connection.execute("PRAGMA wal_autocheckpoint=0")  # see `checkpoint`
+    return connection
+
+
+def sink_of(task: Task) -> AbstractContextManager[Any]:
+    """The transaction in which this task writes its results; refused if a newer execution has written."""
+    return sql_sink(_connection(task.sink), task)
+
+
+def checkpoint(path: Path) -> None:
+    """Move what was written from the log into the file, once the log is long. One process only may call it.
+
+    SQLite before 3.51.3 may, rarely, corrupt a file that two connections checkpoint at the same instant.
+    """
+    log = path.with_name(path.name + "-wal")
+    if log.exists() and log.stat().st_size > LONG_LOG:
+        with closing(sqlite3.connect(path, timeout=1.0, isolation_level=None)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # if it is busy: at the next look
 
 
 def seconds(instant: datetime) -> int:

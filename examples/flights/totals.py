@@ -72,7 +72,7 @@ def compare(results_file: Path, raw: Path = DATA / "flights.csv.gz") -> Comparis
     """Count the raw file and read the totals of every level. Raises CalledProcessError if the count fails."""
     command = [sys.executable, str(Path(__file__).with_name("count.py")), str(raw)]
     counted = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-    with closing(sqlite3.connect(results_file, timeout=30, isolation_level=None)) as sink:
+    with closing(sqlite3.connect(results_file, timeout=results.BUSY_S, isolation_level=None)) as sink:
         sink.execute("BEGIN")  # all levels from one snapshot
         levels = {process: results.totals(sink, "flights", process, *YEAR) for process in LEVELS}
     return Comparison(counted, levels)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from examples.flights import results
 from examples.flights.landing import Observation, reader
-from synergy import Noop, Processed, Task, sql_sink
+from synergy import Noop, Processed, Task
 
 MOST_WIND_MPH = 200.0  # faster is an error of the instrument: the raw data has one hour of 1,048 mph
 
@@ -37,7 +37,7 @@ def sums(observations: list[Observation]) -> dict[tuple[str, ...], list[int]]:
 def hourly(task: Task) -> Processed | Noop:
     """The observations of one hour, as integers."""
     observations = reader(task.source).weather(results.seconds(task.start))
-    with sql_sink(task.sink, task) as sink:
+    with results.sink_of(task) as sink:
         results.clear(sink, "weather", task)
         results.add(sink, "weather", task, sums(observations))
     if not observations:

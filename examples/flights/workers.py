@@ -15,8 +15,8 @@ from datetime import timedelta
 from typing import Any
 
 from examples.flights import results
-from examples.flights.landing import Flight, path_of, reader
-from synergy import Noop, Processed, Task, Worker, sql_sink
+from examples.flights.landing import Flight, reader
+from synergy import Noop, Processed, Task, Worker
 
 
 def sums(flights: Iterable[Flight]) -> dict[tuple[str, ...], list[int]]:
@@ -50,7 +50,7 @@ class Hourly(Worker):
         flights = self.landing.flights(results.seconds(task.start), after)
         if not flights and task.cursor is not None:
             return Noop("no new rows")
-        with sql_sink(task.sink, task) as sink:
+        with results.sink_of(task) as sink:
             results.clear(sink, "flights", task, after)
             results.add(sink, "flights", task, sums(flights), after)
         if not flights:
@@ -62,7 +62,7 @@ class Hourly(Worker):
 def roll_up(task: Task) -> Processed | Noop:
     """A day, month or year: the sums of the process `child` in the table `table` (both are arguments)."""
     table, child = task.arguments["table"], task.arguments["child"]
-    with sql_sink(task.sink, task) as sink:
+    with results.sink_of(task) as sink:
         results.roll_up(sink, table, task, child)
         total = results.of_job(sink, table, task)
     if not any(total.values()):
@@ -74,7 +74,7 @@ def check(task: Task) -> Processed:
     """Compare the last `days` days with their hours: which differ, because they are being driven again?"""
     midnight = task.start.replace(hour=0, minute=0, second=0, microsecond=0)
     waiting = []
-    with closing(sqlite3.connect(path_of(task.sink), timeout=30, isolation_level=None)) as sink:
+    with closing(sqlite3.connect(task.sink or "", timeout=results.BUSY_S, isolation_level=None)) as sink:
         sink.execute("BEGIN")  # both levels from one snapshot
         for back in range(1, int(task.arguments["days"]) + 1):
             start = midnight - timedelta(days=back)
