@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import itertools
 import json
 import multiprocessing
 import os
@@ -313,7 +314,7 @@ def measure(mode: str, jobs: int, synchronous: str = "NORMAL", folder: Path | No
         "jobs_per_second": round(jobs / result["seconds"], 1),
     }
     if mode == "chain":
-        gaps = sorted((after[0] - before[1]) / 1e6 for before, after in zip(works, works[1:], strict=False))
+        gaps = sorted((after[0] - before[1]) / 1e6 for before, after in itertools.pairwise(works))
         summary["gap_ms_median"] = round(statistics.median(gaps), 3)
         summary["gap_ms_p99"] = round(gaps[int(len(gaps) * 0.99)], 3)
     return summary

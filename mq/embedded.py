@@ -259,6 +259,7 @@ class EmbeddedConsumer:
         messages: list[Message] = []
         refused: list[rows.Taken] = []
         claimed: dict[int, tuple[Any, ...]] = {}
+        claim = 0
         with self._broker.file as db:
             self._write_acks(db)
             for taken in rows.take(db, self._queues, room) if room > 0 else ():

@@ -15,7 +15,7 @@ from scheduler.core.ports import Outgoing
 
 MAX_BODY = 255  # characters
 MAX_QUEUE = 255  # bytes: AMQP's limit of a queue's name
-PRIORITIES = range(0, 11)
+PRIORITIES = range(11)
 # process@timeperiod#run: the shape only. What a legal name is, the core decides.
 _UOW_ID = re.compile(r"[^\s@#\x00-\x1f\x7f]+@[^\s@#\x00-\x1f\x7f]+#[1-9][0-9]*")
 

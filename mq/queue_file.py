@@ -171,7 +171,7 @@ class QueueFile:
             raise
         if ours:  # damaged: nothing is lost by beginning anew, the sweep publishes again
             connection.close()
-            os.replace(self.path, self.path + ".damaged")
+            Path(self.path).replace(self.path + ".damaged")
             for suffix in ("-wal", "-shm"):
                 Path(self.path + suffix).unlink(missing_ok=True)
             connection = self._connect()
@@ -251,7 +251,7 @@ def _is_damage(error: sqlite3.Error) -> bool:
 
 def _has_our_mark(path: str) -> bool:
     """Whether the file's header bears our application id: only such a file is ever set aside."""
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         return file.read(72)[68:72] == APPLICATION.to_bytes(4, "big")
 
 

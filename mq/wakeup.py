@@ -165,7 +165,8 @@ def ring(sender: socket.socket, address: str, kind: bytes) -> bool:
 def runtime_folder(queue_file: str) -> Path | None:
     """The private folder for the sockets of `queue_file`, made if need be; None if there is no safe place."""
     digest = hashlib.sha256(os.path.realpath(queue_file).encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    for base in dict.fromkeys((tempfile.gettempdir(), "/tmp", "/var/tmp")):
+    places = (tempfile.gettempdir(), "/tmp", "/var/tmp")  # noqa: S108 (a private folder in it)
+    for base in dict.fromkeys(places):
         folder = Path(base, f"synergy-{os.getuid()}", digest)
         if (
             len(os.fsencode(folder)) + 1 + 12 <= MAX_PATH
@@ -181,8 +182,8 @@ def unlink_socket(address: str) -> None:
     if address.startswith("/") and Path(address).parent.parent.name == f"synergy-{os.getuid()}":
         with contextlib.suppress(OSError):
             if stat.S_ISSOCK(os.lstat(address).st_mode):
-                os.unlink(address)
-                os.rmdir(Path(address).parent)  # succeeds for the last one
+                Path(address).unlink()
+                Path(address).parent.rmdir()  # succeeds for the last one
 
 
 def socket_files(folder: Path) -> Iterator[tuple[int, str]]:
@@ -196,7 +197,7 @@ def socket_files(folder: Path) -> Iterator[tuple[int, str]]:
 def _is_private(folder: Path) -> bool:
     """Make `folder`, or trust it only if it is a real folder, ours, and closed to others."""
     with contextlib.suppress(OSError):
-        os.mkdir(folder, 0o700)
+        folder.mkdir(0o700)
     try:
         found = os.lstat(folder)
     except OSError:

@@ -112,7 +112,7 @@ class Mapping:
             ) from error
 
 
-def check_rate(rate: float) -> float:
+def check_rate(rate: object) -> float:
     """`rate`, if business time can run at it. Raises InvalidRequest."""
     if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate <= MAX_RATE:
         raise InvalidRequest(f"clock rate {rate!r}: expected a number from 0 (frozen) to {MAX_RATE:,}")
@@ -174,12 +174,12 @@ class _TwoClocks:
                 self._latest = told
             return self._latest
 
-    def real_for(self, business: datetime) -> datetime | None:
-        """When business time will have reached `business`; now if it has, None if it will not (frozen)."""
+    def real_for(self, instant: datetime) -> datetime | None:
+        """As `Clock.real_for`; now if business time is there already."""
         now = self.real()
-        if business <= self.business():
+        if instant <= self.business():
             return now
-        real = self._mapping.real_for(business)
+        real = self._mapping.real_for(instant)
         return None if real is None else max(real, now)
 
 

@@ -19,6 +19,7 @@ class BrokerAdapter:
     name: str
     serve: Callable[[Path], AbstractContextManager[str]]  # scratch folder → URL, while the block runs
     processes: bool = True  # can be reached from several processes
+    descriptor: bool = True  # its consumers have a `fileno`
     strict: bool = True  # gives back to the old place, so order is exact also after a nack
 
 
@@ -43,5 +44,5 @@ def _memory(_folder: Path) -> Iterator[str]:
 ADAPTERS = [
     BrokerAdapter("embedded", _file),
     BrokerAdapter("embedded-awkward-path", _awkward_file),
-    BrokerAdapter("embedded-memory", _memory, processes=False),
+    BrokerAdapter("embedded-memory", _memory, processes=False, descriptor=False),
 ]
