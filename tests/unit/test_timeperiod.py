@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from calendar import isleap
+from calendar import isleap, monthrange
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
+from math import ceil
 
 import pytest
 from hypothesis import given
@@ -214,6 +215,8 @@ def test_day_groups_over_four_centuries(grouping: int) -> None:
     first = timeperiod_of("2000010100", Q.DAILY, grouping)
     last = timeperiod_at(day(2399, 12, 31), Q.DAILY, grouping)
     n = count_between(first.start, last.end, Q.DAILY, grouping)
+    months = [(year, month) for year in range(2000, 2400) for month in range(1, 13)]
+    assert n == sum(ceil(monthrange(year, month)[1] / grouping) for year, month in months)
     assert following(first, n - 1) == last
     assert following(last, 1 - n) == first
 

@@ -268,6 +268,7 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
         ),
         ("at 02:30", "Europe/Berlin", "2024-10-26T12:00", ["2024-10-27T00:30", "2024-10-28T01:30"]),
         ("cron 30 2 * * *", "Europe/Berlin", "2024-10-27T00:30", ["2024-10-28T01:30"]),
+        ("cron 30 2 * * *", "Europe/Berlin", "2024-10-27T01:15", ["2024-10-28T01:30"]),
         ("cron 30 2 * * 0", "Europe/Berlin", "2024-03-30T12:00", ["2024-03-31T01:00", "2024-04-07T00:30"]),
         ("hourly", "Europe/Berlin", "2024-10-26T23:30", ["2024-10-27T00:00", "2024-10-27T01:00"]),
         ("hourly", "Europe/Berlin", "2024-03-30T23:30", ["2024-03-31T00:00", "2024-03-31T01:00"]),
@@ -285,6 +286,9 @@ def test_skipped_times_fire_after_the_gap_and_doubled_ones_once(
     trigger = parse_trigger(text, time_zone=zone)
     found = trigger.fires_between(datetime.fromisoformat(after + "+00:00"), FAR, len(expected))
     assert [f"{fire:%Y-%m-%dT%H:%M}" for fire in found] == expected
+    for fire in found:  # also when asked at the very instant
+        assert trigger.first_at_or_after(fire) == fire
+        assert trigger.next_after(fire - timedelta(milliseconds=1)) == fire
 
 
 def test_a_start_in_the_second_of_two_equal_hours_is_kept() -> None:
