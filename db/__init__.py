@@ -11,7 +11,7 @@ from importlib import import_module
 from scheduler.core.errors import ConfigError
 from scheduler.core.ports import Clock, Store
 
-# scheme of the URL -> module with `open_database(url, clock=…, synchronous=…, maintain=…)`
+# scheme of the URL -> module with `open_adapter(url, clock=…, synchronous=…, maintain=…)`
 ADAPTERS = {"sqlite": "db.sqlite"}
 
 

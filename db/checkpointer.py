@@ -22,7 +22,7 @@ from scheduler.core.errors import StoreUnavailable
 
 INTERVAL_S = 1.0
 TRUNCATE_BYTES = 64 * 1024 * 1024
-READERS_WAIT_MS = 500  # how long a TRUNCATE, and with it the writers, waits for readers
+READERS_WAIT_MS = 100  # how long a TRUNCATE, and with it the writers, waits for readers
 
 log = logging.getLogger(__name__)
 

@@ -34,7 +34,7 @@ from db.session import Database, Pool, Session, SessionPool, Values
 from db.sql import SqlStore
 from db.statement import Grammar
 from scheduler.core.errors import ConfigError, Conflict, StoreUnavailable
-from scheduler.core.ports import Clock
+from scheduler.core.ports import Clock, Store
 
 BUSY_TIMEOUT_S = 10.0
 SYNCHRONOUS = ("NORMAL", "FULL")
@@ -336,7 +336,7 @@ def _wal_mode(raw: sqlite3.Connection) -> str | None:
         raise
 
 
-def open_adapter(url: str, *, clock: Clock, synchronous: str, maintain: bool) -> SqlStore:
+def open_adapter(url: str, *, clock: Clock, synchronous: str, maintain: bool) -> Store:
     """The store of a URL `sqlite:////abs/path`, `sqlite:///path` or `sqlite:///:memory:`.
 
     What follows the third slash is the path as it is: blanks and percent signs need no escape.
