@@ -49,7 +49,9 @@ def find_file(where: str | Path | None) -> Path:
     if path.is_dir():
         path = path / FILE
     if not path.is_file():
-        raise ConfigError(f"context {str(where)!r}: there is no {path}; name a folder with a {FILE}, or a file")
+        raise ConfigError(
+            f"context {str(where)!r}: there is no {path}; name a folder with a {FILE}, or a file"
+        )
     return path
 
 
@@ -98,7 +100,9 @@ def _list(value: Any, name: str) -> list[Any]:
 
 def _start(value: Any) -> str | None:
     if value is not None and not isinstance(value, str):
-        raise ConfigError(f"synergy_start_timeperiod must be an hour's label such as '2026010100', got {value!r}")
+        raise ConfigError(
+            f"synergy_start_timeperiod must be an hour's label such as '2026010100', got {value!r}"
+        )
     return value
 
 
@@ -132,7 +136,9 @@ def _where(error: BaseException, file: Path) -> str:
     theirs = [frame for frame in frames if Path(frame.filename).is_relative_to(file.parent)]
     place = f"{theirs[-1].filename}:{theirs[-1].lineno}" if theirs else str(file)
     text = " ".join(str(error).split()) or "no message"
-    return f"{place}: {text}" if isinstance(error, ConfigError) else f"{place}: {type(error).__name__}: {text}"
+    return (
+        f"{place}: {text}" if isinstance(error, ConfigError) else f"{place}: {type(error).__name__}: {text}"
+    )
 
 
 def _refuse_misspelled(module: ModuleType, file: Path) -> None:
@@ -149,7 +155,9 @@ def _refuse_clashes(folder: Path) -> None:
     """A module of theirs that has a name of ours would never be what their code gets."""
     if folder.is_relative_to(ROOT) or ROOT.is_relative_to(folder):
         return
-    ours = {path.stem for path in ROOT.glob("*.py")} | {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    ours = {path.stem for path in ROOT.glob("*.py")} | {
+        path.parent.name for path in ROOT.glob("*/__init__.py")
+    }
     ours -= {Path(FILE).stem}
     for path in sorted(folder.iterdir()):
         is_package = path.is_dir() and ((path / "__init__.py").exists() or any(path.glob("*.py")))

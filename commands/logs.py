@@ -20,8 +20,13 @@ from pathlib import Path
 MAX_BYTES = 5_000_000
 BACKUPS = 3
 SECRETS = (
-    re.compile(r"(?P<keep>\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s/]+(?=@)"),  # the password of scheme://user:password@
-    re.compile(r"(?P<keep>\b(?:password|passwd|secret|token|api_key)\b['\"]?\s*[=:]\s*['\"]?)[^\s'\"&,;]+", re.I),
+    re.compile(
+        r"(?P<keep>\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s/]+(?=@)"
+    ),  # the password of scheme://user:password@
+    re.compile(
+        r"(?P<keep>\b(?:password|passwd|secret|token|api_key)\b['\"]?\s*[=:]\s*['\"]?)[^\s'\"&,;]+",
+        re.IGNORECASE,
+    ),
 )
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
@@ -34,7 +39,9 @@ def mask(text: str) -> str:
 
 
 def _stamp(record: logging.LogRecord) -> str:
-    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (
+        datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    )
 
 
 class TextFormatter(logging.Formatter):

@@ -182,6 +182,12 @@ class Running:
             os.kill(self.identity.pid, signal.SIGTERM)
             os.kill(self.identity.pid, signal.SIGCONT)  # one that was stopped would never see the TERM
 
+    def hang_up(self) -> None:
+        """HUP to the process alone: it loads its context anew."""
+        if self._child is not None or is_alive(self.identity):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.identity.pid, signal.SIGHUP)
+
     def kill(self) -> None:
         """KILL to its whole group, if it leads one."""
         if self._child is None and not is_alive(self.identity):
@@ -200,7 +206,9 @@ class Running:
             self._pidfd = None
 
 
-def spawn(argv: Sequence[str], *, folder: Path, environment: Mapping[str, str], stray: Path) -> Running:
+def spawn(
+    argv: Sequence[str], *, folder: Path, environment: Mapping[str, str], stray: Path, instance: str = ""
+) -> Running:
     """Start a process in a session of its own; what it prints, beside its log, goes to `stray`.
 
     Raises SchedulerError if it cannot be started.
@@ -208,7 +216,7 @@ def spawn(argv: Sequence[str], *, folder: Path, environment: Mapping[str, str], 
     stray.parent.mkdir(parents=True, exist_ok=True)
     rotate(stray)
     try:
-        with open(stray, "ab") as out:
+        with stray.open("ab") as out:
             child = subprocess.Popen(
                 list(argv),
                 cwd=folder,
@@ -221,7 +229,7 @@ def spawn(argv: Sequence[str], *, folder: Path, environment: Mapping[str, str], 
     except OSError as error:
         raise SchedulerError(f"cannot start {argv[0]}: {error.strerror}") from error
     # a child that died at once is a zombie now and has no identity to speak of: its number is ours till reaped
-    return Running(identify(child.pid) or Identity(child.pid, 0.0), child)
+    return Running(identify(child.pid, instance) or Identity(child.pid, 0.0, instance), child)
 
 
 def rotate(path: Path, limit: int = STRAY_MAX_BYTES) -> None:

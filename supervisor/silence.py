@@ -12,6 +12,7 @@ from __future__ import annotations
 from scheduler.core.records import Lease
 
 LEASES = 2
+AWAY_LEASES = 1  # after a pause of our own so long, nothing can be said
 
 
 class Silence:
@@ -27,7 +28,9 @@ class Silence:
     def look(self, lease: Lease | None, now: float) -> bool:
         """Whether the scheduler of this box leads, and has not renewed for two leases. `now` is monotonic."""
         seen = None if lease is None or lease.holder != self.holder else (lease.token, lease.expires_at)
-        if seen != self._seen or now - self._looked > self.lease_s:  # changed, or we were away ourselves
+        if (
+            seen != self._seen or now - self._looked > self.lease_s * AWAY_LEASES
+        ):  # changed, or we were away ourselves
             self._seen, self._since = seen, now
         self._looked = now
         return seen is not None and now - self._since >= LEASES * self.lease_s

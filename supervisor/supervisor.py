@@ -69,7 +69,9 @@ class Supervisor:
         self._seen: dict[str, Observed] = {}
         self._running: dict[str, Running] = {}
         self._restarts: dict[str, int] = {}
+        self._to_reload: set[str] = set()  # these run with a context of before the last reload
         self._silence = Silence(row_id(self.box, "scheduler"), leader_lease_s)
+        self._look_s = min(LOOK_S, leader_lease_s / 4)
         self._look_at = self._beat_at = 0.0
         self._stopping = self._hurry = self._reload = self._look = False
         self._pid_file = PidFile(self._run_folder / f"{SUPERVISOR}.pid")
@@ -110,6 +112,7 @@ class Supervisor:
             if not actions:
                 break
         self._forget_unregistered()
+        self._hang_up()
         self._beat(now)
         self.ledger.flush()
         return not self._stopping or any(seen.alive for seen in self._seen.values())
@@ -160,7 +163,7 @@ class Supervisor:
     def _read_rows(self, now: float) -> None:
         if now < self._look_at and not self._look:
             return
-        self._look, self._look_at = False, now + LOOK_S
+        self._look, self._look_at = False, now + self._look_s
         try:
             self._take_desired(self.ledger.rows())
             scheduler = self._seen.get("scheduler")
@@ -320,6 +323,7 @@ class Supervisor:
             return
         new, gone = sorted(found.keys() - self._roster.keys()), sorted(self._roster.keys() - found.keys())
         self._roster = found
+        self._to_reload = set(self._running)
         self._desired = {name: want for name, want in self._desired.items() if name in found}
         self.ledger.register(found.values(), rows)
         self._take_desired(rows)
@@ -328,6 +332,15 @@ class Supervisor:
             f"reloaded; new: {', '.join(new) or 'none'}; gone: {', '.join(gone) or 'none'}",
             data={"new": new, "gone": gone},
         )
+
+    def _hang_up(self) -> None:
+        """Tell the processes of ours to reload; one that is just starting may not listen yet, and HUP would end it."""
+        for name in list(self._to_reload):
+            seen, running = self._seen.get(name), self._running.get(name)
+            if seen is None or running is None or seen.state is State.RUNNING:
+                self._to_reload.discard(name)
+                if seen is not None and running is not None:
+                    running.hang_up()
 
     # -- waiting --------------------------------------------------------------------------------------
 
@@ -343,7 +356,7 @@ class Supervisor:
     def _patience(self) -> float:
         blind = any(running.fileno() is None for running in self._running.values())
         restless = any(seen.state in RESTLESS for seen in self._seen.values())
-        return RESTLESS_S if blind or restless else LOOK_S
+        return RESTLESS_S if blind or restless else self._look_s
 
     def _descriptors(self) -> list[int]:
         found = [running.fileno() for running in self._running.values()]

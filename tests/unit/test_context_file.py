@@ -72,7 +72,10 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ("process_context = 5", "process_context must be a list, got int"),
         ("process_context = [5]", "process_context holds 5"),
         ("process_context = []\nsynergy_start_timeperiod = 2026010100", "must be an hour's label"),
-        ("process_context = []\nsynergy_start_timperiod = '2026010100'", "spelled 'synergy_start_timeperiod'"),
+        (
+            "process_context = []\nsynergy_start_timperiod = '2026010100'",
+            "spelled 'synergy_start_timeperiod'",
+        ),
         ("process_context = []\ntimetabel_context = []", "spelled 'timetable_context'"),
         ("raise SystemExit(3)", "SystemExit: 3"),
         (
