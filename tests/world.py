@@ -200,7 +200,9 @@ class World:
 
     def _change(self, uow: Uow, verb: str, **sets: Any) -> None:
         state = UOW.successor(uow.id, uow.state, verb)
-        line = history_line(verb, state, self.store.now(), sets.get("owner") or uow.owner or "w1", attempt=uow.attempt)
+        line = history_line(
+            verb, state, self.store.now(), sets.get("owner") or uow.owner or "w1", attempt=uow.attempt
+        )
         change = Change(
             Uow,
             uow.id,
@@ -239,6 +241,8 @@ class World:
             target = {"jobs": [target]}
         elif isinstance(target, list):
             target = {"jobs": target}
-        id_ = control.submit(self.store, self.broker, verb, target or {}, actor=more.pop("actor", "anna"), **more)
+        id_ = control.submit(
+            self.store, self.broker, verb, target or {}, actor=more.pop("actor", "anna"), **more
+        )
         self.settle()
         return control.wait(self.store, id_, 0)
