@@ -217,6 +217,7 @@ class JobFacts:
     jobs: Mapping[str, Job]
     siblings: Sequence[Brief]
     around: Sequence[Around]
+    waiting: Sequence[tuple[Span, int]]
 
     @property
     def blockers(self) -> list[Blocker]:
@@ -275,6 +276,9 @@ def job(site: Site, process: str, timeperiod: str, run: str = "") -> JobFacts:
         jobs=queries.jobs_by_id(site, dict.fromkeys(ids)),
         siblings=_siblings(site, found, definition),
         around=_around(site, found) if definition is not None else (),
+        waiting=queries.waiting_for(site, process, found.start, found.end)
+        if found.open and definition
+        else (),
     )
 
 

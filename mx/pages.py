@@ -34,6 +34,7 @@ from scheduler.core.job import Job
 from scheduler.core.lifecycle import JobState
 from scheduler.core.ports import Where
 from scheduler.core.records import LogChunk
+from scheduler.core.timeperiod import Qualifier
 from scheduler.core.uow import Uow
 
 PLAN_ROWS = 200  # jobs of a plan that are listed; the rest is a number
@@ -173,7 +174,8 @@ def _heated(facts: gather.TimetableFacts, name: str) -> Any:
             if process.name == name:
                 return process
         raise NotFound(f"there is no process {name!r:.80} whose year can be shown")
-    return choice[0] if choice else None
+    days = [process for process in choice if process.qualifier == Qualifier.DAILY]
+    return next(iter(days or choice), None)
 
 
 def _inspector(site: Site, common: gather.Common, job: Job) -> dict[str, Any]:
@@ -241,6 +243,10 @@ def job(site: Site, request: Request, process: str, timeperiod: str) -> Response
         chain=view_job.chain(facts.explanation, facts.jobs, site.timetable, business, real)
         if facts.explanation
         else [],
+        waits=[
+            f"{span.process}: {plural(n, 'job waits', 'jobs wait')} for it, directly or not."
+            for span, n in facts.waiting
+        ],
         runs=view_job.runs(facts.uows, facts.shown.id if facts.shown else "", address, real),
         shown=facts.shown,
         parts=parts,
@@ -252,9 +258,22 @@ def job(site: Site, request: Request, process: str, timeperiod: str) -> Response
         tape=[view_overview.cell(brief, facts.process, business, facts.marks) for brief in facts.siblings]
         if facts.process
         else [],
+        before=_neighbour(facts, -1),
+        after=_neighbour(facts, 1),
         around=[_near(site, each, business) for each in facts.around],
         unit=view_overview.unit_words(facts.process) if facts.process else "",
     )
+
+
+def _neighbour(facts: gather.JobFacts, step: int) -> str:
+    """The address of the period before or after, of those that are shown; "" where there is none."""
+    ids = [brief.id for brief in facts.siblings]
+    if facts.job.id not in ids:
+        return ""
+    at = ids.index(facts.job.id) + step
+    if not 0 <= at < len(ids):
+        return ""
+    return view_attention.job_href(facts.siblings[at].process, facts.siblings[at].timeperiod)
 
 
 def _near(site: Site, each: gather.Around, business: Any) -> dict[str, Any]:

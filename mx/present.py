@@ -6,6 +6,7 @@ is the current one of the business clock. Squares are states, rounds are marks, 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -46,13 +47,14 @@ REASONS = {
 }
 FAILURES = ("failed", "retries_exhausted", "timed_out", "lost")  # of `skipped`: nobody wanted these
 
+# a unit of work's state: its word, and the shape it is shown with (s: a state's, v: a severity's)
 UOW_STATES = {
-    "requested": ("requested", "embryo"),
-    "in_progress": ("running", "in_progress"),
-    "processed": ("processed", "processed"),
-    "noop": ("noop", "noop"),
-    "invalid": ("failed", "skipped"),
-    "canceled": ("canceled", "skipped"),
+    "requested": ("requested", "s", "embryo"),
+    "in_progress": ("running", "s", "in_progress"),
+    "processed": ("processed", "s", "processed"),
+    "noop": ("noop", "s", "noop"),
+    "invalid": ("failed", "v", "error"),
+    "canceled": ("canceled", "v", "warning"),
 }
 
 UNITS = {
@@ -91,6 +93,18 @@ class Brief:
 
 
 BRIEF = ("id", "process", "timeperiod", "start", "end", "state", "open", "reason")
+
+
+_STRANGE = {code: f"⟨{code:04X}⟩" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+_STRANGE |= {code: chr(0x2400 + code) for code in range(32) if code not in (9, 10, 13)}
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+
+
+def safe_text(text: str) -> str:
+    """Text of unknown origin as it can be shown: colour codes of terminals are left out, characters that
+    turn the direction of what follows, or that cannot be seen, are named. (Markup is escaped elsewhere.)
+    """
+    return _ANSI.sub("", text).translate(_STRANGE)
 
 
 def state_word(state: str) -> str:

@@ -13,7 +13,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from werkzeug.wrappers import Request, Response
 
 from mx import assets
-from mx.present import ago, clock_words, duration_words, iso, number, plural, state_word, time_words
+from mx.present import (
+    ago,
+    clock_words,
+    duration_words,
+    iso,
+    number,
+    plural,
+    safe_text,
+    state_word,
+    time_words,
+)
 from mx.security import SEED_COOKIE, THEME_COOKIE
 from mx.site import Site
 
@@ -21,6 +31,11 @@ if TYPE_CHECKING:
     from mx.gather import Common
 
 FOLDER = Path(__file__).with_name("templates")
+
+
+def _shown(value: Any) -> Any:
+    """What every expression of a template goes through."""
+    return safe_text(value) if type(value) is str else value
 
 
 @cache
@@ -34,6 +49,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
         cache_size=50,
+        finalize=_shown,
     )
     found.filters.update(
         number=number,

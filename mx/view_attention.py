@@ -127,8 +127,8 @@ def plan_href(verb: str, job: str) -> str:
 
 def items(facts: Facts) -> list[Item]:
     """Everything worth a look: what needs a person first, the gravest first."""
-    found = [*_scheduler(facts), *_failures(facts), *_crashes(facts), *_behind(facts), *_commands(facts)]
-    found += [*_retrying(facts), *_lost(facts), *_unusual(facts)]
+    found = [*_scheduler(facts), *_failures(facts), *_crashes(facts), *_commands(facts), *_retrying(facts)]
+    found += [*_lost(facts), *_unusual(facts), *_behind(facts)]
     order = ("critical", "error", "warning", "info")
     return sorted(found, key=lambda item: (item.heals, order.index(item.severity)))
 
@@ -375,6 +375,7 @@ def _retrying(facts: Facts) -> list[Item]:
                 facts,
                 uow,
                 key=f"retry:{uow.id}",
+                severity="warning",
                 mark="retrying",
                 title=f"{_name(facts, uow)} fails"
                 + (
@@ -404,6 +405,7 @@ def _lost(facts: Facts) -> list[Item]:
                     facts,
                     uow,
                     key=f"lost:{uow.id}",
+                    severity="warning",
                     mark="lost",
                     title=f"{_name(facts, uow)} lost its worker",
                     why=f"{who} did not renew its lease in time; it is given to another."

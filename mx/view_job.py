@@ -105,6 +105,7 @@ class Run:
 
     run: int
     id: str
+    shape: str
     state: str
     word: str
     kind: str
@@ -332,7 +333,7 @@ def runs(uows: Sequence[Uow], shown: str, address: str, real: datetime) -> list[
     """The units of work, newest first."""
     found = []
     for uow in uows:
-        word, state = UOW_STATES[uow.state]
+        word, shape, state = UOW_STATES[uow.state]
         if uow.state == "in_progress" and uow.final:
             state = "final_run"
         ended = uow.finished_at or (real if uow.state == "in_progress" else None)
@@ -348,6 +349,7 @@ def runs(uows: Sequence[Uow], shown: str, address: str, real: datetime) -> list[
             Run(
                 run=uow.run,
                 id=uow.id,
+                shape=shape,
                 state=state,
                 word=word,
                 kind="readiness check" if uow.kind == "check" else ("final" if uow.final else "slice"),

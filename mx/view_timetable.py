@@ -16,12 +16,14 @@ from mx.present import NONE, Brief, cell_words, number, period_words, state_word
 from mx.view_overview import Cell, unit_words
 from scheduler.core.errors import InvalidRequest, NotFound
 from scheduler.core.process import Process
-from scheduler.core.timeperiod import Qualifier, timeperiod_at, timeperiods_between
+from scheduler.core.timeperiod import Qualifier, count_between, timeperiod_at, timeperiods_between
 from scheduler.core.timetable import Span
 
 YEARS_MAX = 12
 # digits of `at` -> the finest level they open
 DEPTHS = {4: Qualifier.MONTHLY, 6: Qualifier.DAILY, 8: Qualifier.HOURLY, 10: Qualifier.MINUTELY}
+# how many digits of `at` choose a period of a level; 10 below the day
+DIGITS = {Qualifier.YEARLY: 4, Qualifier.MONTHLY: 6, Qualifier.WEEKLY: 8, Qualifier.DAILY: 8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +197,8 @@ def _row(
                 title=title + (f", {mark}" if mark else ""),
                 href=cell_href(base, process, period.start, period.label, at) if job else "",
                 text=cell_words(process.qualifier, period.start, period.end),
-                is_current=period.start <= at.instant < period.end,
+                is_current=at.digits >= DIGITS.get(process.qualifier, 10)
+                and period.start <= at.instant < period.end,
                 is_chosen=job is not None and job.id == chosen,
             )
         )
@@ -205,12 +208,7 @@ def _row(
 
 def cell_href(base: str, process: Process, start: datetime, label: str, at: At) -> str:
     """Choosing a cell opens its row and selects its job."""
-    digits = {
-        Qualifier.YEARLY: 4,
-        Qualifier.MONTHLY: 6,
-        Qualifier.WEEKLY: 8,
-        Qualifier.DAILY: 8,
-    }.get(process.qualifier, 10)
+    digits = DIGITS.get(process.qualifier, 10)
     text = f"{start:%Y%m%d%H}"[:digits]
     if digits == 10 and at.digits < 10:
         text = f"{start:%Y%m%d}"
@@ -259,6 +257,8 @@ def heat(
     days: dict[tuple[int, int], list[str]] = {}
     for began, state in rows:
         days.setdefault((began.month, began.day), []).append(state)
+    new_year = datetime(year, 1, 1, tzinfo=UTC)
+    whole_day = count_between(new_year, new_year + timedelta(days=1), process.qualifier, process.grouping)
     months = []
     for month in range(1, 13):
         cells: list[Cell | None] = []
@@ -269,7 +269,7 @@ def heat(
                 continue
             begin = datetime(year, month, day, tzinfo=UTC)
             made = frontier is not None and start < begin + timedelta(days=1) and begin < frontier
-            state = worst(days.get((month, day), []) or (["processed"] if made else []))
+            state = _of_day(days.get((month, day), []), made, whole_day)
             due += state != NONE
             done += state in ("processed", "noop", "skipped")
             cells.append(
@@ -293,3 +293,13 @@ def heat(
             )
         )
     return months
+
+
+def _of_day(states: list[str], made: bool, whole_day: int) -> str:
+    """The state of a day, from those of its jobs that are not processed; `noop` only if all of it is."""
+    grave = [state for state in states if state != "noop"]
+    if grave:
+        return worst(grave)
+    if states:
+        return "noop" if len(states) >= whole_day else "processed"
+    return "processed" if made else NONE
