@@ -231,7 +231,12 @@ def _failure(error: BaseException) -> Reply:
         line = f"worker code called sys.exit({error.code!r})"
     else:
         line = f"{name}: {text}" if text else name
-    trace = "".join(traceback.format_exception(error))
+    frames = error.__traceback__
+    while (
+        frames is not None and frames.tb_next is not None and frames.tb_frame.f_code.co_filename == __file__
+    ):
+        frames = frames.tb_next  # our own lines tell nobody anything
+    trace = "".join(traceback.format_exception(type(error), error, frames))
     if len(trace) > TRACEBACK_LIMIT:
         trace = "[…]\n" + trace[-TRACEBACK_LIMIT:]
     return Reply("fail", error=line, traceback=trace, permanent=isinstance(error, Permanent))
@@ -250,7 +255,7 @@ def _hook(worker: Any, name: str, *arguments: Any) -> None:
     try:
         hook(*arguments)
     except BaseException:  # noqa: BLE001 - a hook changes no outcome
-        print(f"the hook {name} raised:\n{traceback.format_exc()}", file=sys.stderr)
+        sys.stderr.write(f"the hook {name} raised:\n{traceback.format_exc()}")
 
 
 def _flush_output() -> None:

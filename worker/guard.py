@@ -11,6 +11,9 @@ What a slot started is found by its session, or by the mark in its environment (
 its own still carries that). Both need Linux's /proc; elsewhere the child's process group is all that is ended.
 """
 
+# Without pathlib it starts in a third of the time, and there is one per worker.
+# ruff: noqa: PTH112, PTH123, PTH208
+
 from __future__ import annotations
 
 import os

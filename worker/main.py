@@ -45,7 +45,7 @@ class WorkerProcess:
         lease_s: float = 60.0,
         renew_s: float = 10.0,
         grace_s: float = 30.0,
-        ready: Callable[[Runner], None] | None = None,
+        ready: Callable[[Runner], object] | None = None,
     ) -> None:
         self._connect, self._processes, self._queues = connect, processes, queues
         self._owner, self._box, self._slots, self._folder = owner, box, slots, context_folder
@@ -119,7 +119,7 @@ def run_worker(
     lease_s: float = 60.0,
     renew_s: float = 10.0,
     grace_s: float = 30.0,
-    ready: Callable[[Runner], None] | None = None,
+    ready: Callable[[Runner], object] | None = None,
 ) -> int:
     """Run one worker in this process until TERM or INT; the exit code. As `WorkerProcess`, with signals.
 

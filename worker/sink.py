@@ -13,7 +13,6 @@ The tokens are in a table beside the data, `synergy_sink_tokens`, one row per jo
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,17 +23,16 @@ from urllib.parse import unquote
 from scheduler.core.errors import ConfigError, LeaseLost
 from worker.api import Task
 
-TABLE = "synergy_sink_tokens"
 BUSY_S = 60.0  # how long a SQLite sink waits for other writers
 
 _CREATE = (
-    f"CREATE TABLE IF NOT EXISTS {TABLE} (process VARCHAR(64) NOT NULL, timeperiod VARCHAR(32) NOT NULL,"
+    "CREATE TABLE IF NOT EXISTS synergy_sink_tokens (process VARCHAR(64) NOT NULL, timeperiod VARCHAR(32) NOT NULL,"
     " run INTEGER NOT NULL, version INTEGER NOT NULL, PRIMARY KEY (process, timeperiod))"
 )
-_LOCK = f"UPDATE {TABLE} SET run = run WHERE process = {{0}} AND timeperiod = {{1}}"
-_READ = f"SELECT run, version FROM {TABLE} WHERE process = {{0}} AND timeperiod = {{1}}"
-_UPDATE = f"UPDATE {TABLE} SET run = {{0}}, version = {{1}} WHERE process = {{2}} AND timeperiod = {{3}}"
-_INSERT = f"INSERT INTO {TABLE} (run, version, process, timeperiod) VALUES ({{0}}, {{1}}, {{2}}, {{3}})"
+_LOCK = "UPDATE synergy_sink_tokens SET run = run WHERE process = {0} AND timeperiod = {1}"
+_READ = "SELECT run, version FROM synergy_sink_tokens WHERE process = {0} AND timeperiod = {1}"
+_UPDATE = "UPDATE synergy_sink_tokens SET run = {0}, version = {1} WHERE process = {2} AND timeperiod = {3}"
+_INSERT = "INSERT INTO synergy_sink_tokens (run, version, process, timeperiod) VALUES ({0}, {1}, {2}, {3})"
 
 
 @contextmanager
@@ -52,7 +50,7 @@ def sql_sink(target: Any, task: Task) -> Iterator[Any]:
     path = _sqlite_path(target)
     if path is not None:
         yield from _sqlite(path, task)
-    elif isinstance(target, str) or hasattr(target, "begin") and hasattr(target, "dialect"):
+    elif isinstance(target, str) or (hasattr(target, "begin") and hasattr(target, "dialect")):
         yield from _sqlalchemy(target, task)
     elif hasattr(target, "cursor") and hasattr(target, "commit"):
         yield from _db_api(target, task)
@@ -75,7 +73,7 @@ def _sqlite_path(target: Any) -> str | None:
 
 def _sqlite(path: str, task: Task) -> Iterator[sqlite3.Connection]:
     if path != ":memory:":
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        Path(path).resolve().parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
     try:
         connection.execute("BEGIN IMMEDIATE")

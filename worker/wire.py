@@ -105,7 +105,7 @@ class Inflow:
             (length,) = _LENGTH.unpack_from(self._buffer, at)
             if len(self._buffer) - at - 4 < length:
                 break
-            found.append(pickle.loads(self._buffer[at + 4 : at + 4 + length]))
+            found.append(pickle.loads(self._buffer[at + 4 : at + 4 + length]))  # noqa: S301 - see above
             at += 4 + length
         if at:
             del self._buffer[:at]
