@@ -77,9 +77,8 @@ class EmbeddedBroker:
 
     def nudge(self, queue: str) -> None:
         """As `Broker.nudge`."""
-        with self.file as db:
-            bells = rows.bells(db, (queue,))
-        self.ring(bells, NUDGE)
+        found = self.file.read(rows.BELLS, (queue,))
+        self.ring({row[0]: row[1].decode() for row in found}, NUDGE)
 
     def depth(self, queues: Sequence[str]) -> dict[str, int]:
         """As `Broker.depth`; what is claimed and not yet acked does not wait."""

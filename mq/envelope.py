@@ -17,12 +17,12 @@ MAX_BODY = 255  # characters
 MAX_QUEUE = 255  # bytes: AMQP's limit of a queue's name
 PRIORITIES = range(11)
 # process@timeperiod#run: the shape only. What a legal name is, the core decides.
-_UOW_ID = re.compile(r"[^\s@#\x00-\x1f\x7f]+@[^\s@#\x00-\x1f\x7f]+#[1-9][0-9]*")
+_UOW_ID = re.compile(r"[^ @#]+@[^ @#]+#[1-9][0-9]*")
 
 
 def is_uow_id(body: str) -> bool:
     """Whether `body` has the shape of a unit of work's id."""
-    return len(body) <= MAX_BODY and _UOW_ID.fullmatch(body) is not None
+    return len(body) <= MAX_BODY and body.isprintable() and _UOW_ID.fullmatch(body) is not None
 
 
 def seal(message: Outgoing) -> Outgoing:
@@ -41,7 +41,7 @@ def seal(message: Outgoing) -> Outgoing:
 
 def check_queue(queue: str) -> str:
     """`queue`, if it may be the name of a queue. Raises InvalidRequest."""
-    if not queue or (len(queue) > 63 and len(queue.encode()) > MAX_QUEUE) or not queue.isprintable():
+    if not queue or not queue.isprintable() or (len(queue) > 63 and len(queue.encode()) > MAX_QUEUE):
         raise InvalidRequest(f"queue {shown(queue)}: expected a printable name of at most {MAX_QUEUE} bytes")
     return queue
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from mq import rows
 from scheduler.core.errors import BrokerUnavailable
 
 VERSION = 1
@@ -55,8 +56,10 @@ class QueueFile:
     """
 
     def __init__(self, path: str) -> None:
-        self.path = path
         self.in_memory = path == ":memory:"
+        self.path = (
+            path if self.in_memory else os.path.realpath(path)
+        )  # one lock file, whatever link led here
         self._mutex = threading.Lock()
         self._lock_fd = -1
         self._closed = False
@@ -213,8 +216,9 @@ class QueueFile:
         if connection.execute("PRAGMA integrity_check(1)").fetchone()[0] != b"ok":
             return False
         connection.execute("BEGIN IMMEDIATE")
-        # Ids are readings of a clock that begins at 0 with the machine: the older go before all new ones.
-        connection.execute("UPDATE messages SET id = id - 1 - (SELECT max(id) FROM messages)")
+        if boot:  # whoever held something before the machine started is dead
+            rows.unsubscribe_all(connection)
+        rows.make_older(connection)
         connection.execute("INSERT OR REPLACE INTO facts VALUES ('boot', ?)", (boot,))
         connection.execute("COMMIT")
         return True

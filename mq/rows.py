@@ -24,7 +24,7 @@ _HEAD = "SELECT rank, id, body, redelivered FROM messages WHERE queue = ? ORDER 
 _TAKE_ONE = "DELETE FROM messages WHERE queue = ? AND rank = ? AND id = ?"
 _TAKE = "DELETE FROM messages WHERE queue = ? AND (rank, id) <= (?, ?)"
 _CLAIM = "INSERT INTO claims (consumer, messages) VALUES (?, ?)"
-_BELLS = "SELECT id, address FROM consumers WHERE queue = ?"
+BELLS = "SELECT id, address FROM consumers WHERE queue = ?"
 ANY = "SELECT 1 FROM messages WHERE queue = ? LIMIT 1"
 DEPTH = "SELECT count(*) FROM messages WHERE queue = ?"
 ADDRESSES = "SELECT DISTINCT id, address FROM consumers"
@@ -117,9 +117,23 @@ def unsubscribe(db: sqlite3.Connection, consumer: int) -> bool:
     return bool(claims)
 
 
+def unsubscribe_all(db: sqlite3.Connection) -> None:
+    """As `unsubscribe`, for every consumer there ever was."""
+    for (consumer,) in db.execute("SELECT consumer FROM claims UNION SELECT id FROM consumers").fetchall():
+        unsubscribe(db, consumer)
+
+
+def make_older(db: sqlite3.Connection) -> None:
+    """Put all that waits before everything to come: the clock of the ids began again at 0.
+
+    All move by one span that is longer than they lie apart, so none ever meets another on the way.
+    """
+    db.execute("UPDATE messages SET id = id - (SELECT max(id) - min(min(id), 0) + 1 FROM messages)")
+
+
 def bells(db: sqlite3.Connection, queues: Iterable[str]) -> dict[int, str]:
     """Consumer id → address of all who consume one of `queues`."""
-    return {row[0]: row[1].decode() for queue in queues for row in db.execute(_BELLS, (queue,))}
+    return {row[0]: row[1].decode() for queue in queues for row in db.execute(BELLS, (queue,))}
 
 
 def _place(taken: Taken) -> tuple[int, int]:

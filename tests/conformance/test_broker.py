@@ -210,6 +210,8 @@ def test_the_longest_body(broker: Broker) -> None:
         Outgoing("work", "hourly@2013070400#0"),
         Outgoing("work", "hourly@2013070400#1\n"),
         Outgoing("work", "a b@2013070400#1"),
+        Outgoing("work", "\udc80@2013070400#1"),
+        Outgoing("\udc80" * 99, uow(1)),
         Outgoing("work", "h" * 250 + "@2013070400#1"),
         Outgoing("", uow(1)),
         Outgoing("a\nb", uow(1)),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mq import open_broker, wakeup
+from mq import open_broker, rows, wakeup
 from mq.embedded import EmbeddedBroker
 from scheduler.core.errors import BrokerUnavailable
 from scheduler.core.ports import Outgoing
@@ -136,16 +136,47 @@ def test_a_file_of_another_version(file: Path) -> None:
         open_broker(f"embedded://{file}")
 
 
+def test_a_link_to_the_file_leads_to_the_same_locks(broker: EmbeddedBroker, file: Path) -> None:
+    (file.parent / "elsewhere").mkdir()
+    link = file.parent / "elsewhere" / "link"
+    link.symlink_to(file)
+    other = EmbeddedBroker(str(link))
+    other.publish([Outgoing("work", UOW.format(1))])
+    assert len(broker.consume(["work"], 5).receive(5, 0)) == 1
+    other.close()
+    assert [path.name for path in link.parent.iterdir()] == ["link"]
+
+
+def test_waiting_messages_grow_older_again_and_again(broker: EmbeddedBroker) -> None:
+    """Each start of the machine shifts them; ids of before and after lie as close as can be."""
+    for start in range(3):
+        with broker.file as db:
+            rows.make_older(db)
+            rows.put(db, [Outgoing("work", UOW.format(start * 2 + n)) for n in (1, 2)], lambda: 0)
+    received = broker.consume(["work"], 9).receive(9, 0)
+    assert [message.body for message in received] == [UOW.format(n) for n in range(1, 7)]
+
+
 def restarted_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mq.queue_file._boot", lambda: "another start of this machine")
 
 
+@pytest.mark.parametrize("claimed", [False, True])
 def test_messages_survive_a_restart_of_the_machine_in_order(
-    file: Path, monkeypatch: pytest.MonkeyPatch
+    file: Path, monkeypatch: pytest.MonkeyPatch, claimed: bool
 ) -> None:
     broker = EmbeddedBroker(str(file))
     broker.publish([Outgoing("work", UOW.format(n)) for n in (1, 2)])
+    if claimed:  # and the power went before anything was given back
+        broker.consume(["work"], 1).receive(1, 0)
+        with broker.file as db:
+            messages = db.execute("SELECT messages FROM claims").fetchone()[0]
     broker.close()
+    if claimed:
+        with sqlite3.connect(file) as db:
+            db.execute("DELETE FROM messages WHERE redelivered = 1")
+            db.execute("INSERT INTO claims (consumer, messages) VALUES (77, ?)", (messages.decode(),))
+        db.close()
     restarted_machine(monkeypatch)
     monkeypatch.setattr("mq.rows.clock_stamp", iter((5, 6)).__next__)  # the clock begins at 0
     broker = EmbeddedBroker(str(file))
