@@ -539,7 +539,7 @@ def _entry(s: Slice, command: Command, name: str, base: str) -> Result:
         raise Refused(f"there is a process {name!r} already")
     trigger = command.arguments.get("trigger")
     if trigger is not None:
-        parse_trigger(str(trigger))
+        trigger = parse_trigger(str(trigger)).text
     arguments = command.arguments.get("arguments") or {}
     if not isinstance(arguments, dict):
         raise InvalidRequest(f"arguments must be an object, got {arguments!r}")

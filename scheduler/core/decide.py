@@ -606,6 +606,9 @@ def fire(s: Slice, name: str) -> list[Item]:
     if not fires:
         return []
     more = len(fires) == ROWS_A_TURN
+    if more and process.catchup != "all":  # newer ones are to come: none of these is the last
+        s.change_row(row, last_fire=fires[-1])
+        return [Item("fire", name)]
     held = s.known.holds.get("*") or s.known.holds.get(f"process:{name}")
     if process.catchup != "all" and len(fires) > 1:
         fires = (

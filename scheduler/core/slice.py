@@ -93,7 +93,9 @@ class Known:
         base = self.timetable.processes.get(str(definition.get("base")))
         if base is None:
             return None
-        trigger = parse_trigger(definition["trigger"]) if definition.get("trigger") else None
+        zone = base.trigger.time_zone if base.trigger is not None else "UTC"
+        text = definition.get("trigger")
+        trigger = parse_trigger(text, time_zone=zone) if text else None
         arguments = {**base.arguments, **(definition.get("arguments") or {})}
         return replace(base, name=row.name, arguments=arguments, trigger=trigger)
 

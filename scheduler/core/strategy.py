@@ -108,10 +108,9 @@ def assess(s: Slice, job: Job, *, everything: bool = False) -> Assessment:
     if found.act in ("dispatch", "dispatch_final"):
         found = _readiness(s, job, process, found)
     if found.act in ("dispatch", "dispatch_final"):
-        limit = 1 if process.overlap == "queue" and process.kind == "freerun" else process.max_active
-        limit = max(limit, process.max_active)
-        if process.overlap != "allow" and s.active_of(job.process) >= limit:
-            sentence = f"{limit} of {job.process} at a time, and {s.active_of(job.process)} are under way"
+        limit, under_way = process.max_active, s.active_of(job.process)
+        if process.overlap != "allow" and under_way >= limit:
+            sentence = f"{limit} of {job.process} at a time, and {under_way} are under way"
             place = Blocker("place", sentence, process=job.process, unblock="one of them ends")
             return Assessment(blockers=(*found.blockers, place))
     return found
@@ -184,7 +183,7 @@ def _own_blockers(s: Slice, job: Job, process: Process) -> list[Blocker]:
         found.append(
             Blocker("hidden", f"it begins before the start of {job.process}", unblock="lower the start")
         )
-    if job.start > s.now:
+    if job.start > s.now and process.kind == "managed":
         found.append(Blocker("not_begun", "its period has not begun", until=job.start, unblock="time passes"))
     return found
 
@@ -198,7 +197,7 @@ def _by_machine(s: Slice, job: Job, process: Process, *, everything: bool) -> As
             return Assessment("skip", "dependency", f"{culprit.id} was skipped")
     if spans and not job.produced and all_children_skipped(s, spans):
         return Assessment("skip", "children", "all its children were skipped")
-    if s.now >= closes_at(process, job.end):
+    if process.kind != "managed" or s.now >= closes_at(process, job.end):
         return _closed_run(s, job, process, everything=everything)
     return _open_run(s, job, process, spans, everything=everything)
 
