@@ -85,6 +85,11 @@ class Site:
         """The supervisor that runs here, if one does."""
         return holder(self.pid_file(SUPERVISOR))
 
+    def has_store(self) -> bool:
+        """Whether there may be a store already; an embedded one is a file that the first start makes."""
+        scheme, _, path = self.settings.store_url.partition(":///")
+        return scheme.partition("+")[0] != "sqlite" or Path(path.partition("?")[0]).exists()
+
     # -- connections ----------------------------------------------------------------------------------
 
     def connect(self, *, maintain: bool = False) -> tuple[Store, Broker, SystemClock]:

@@ -1,0 +1,108 @@
+"""`start`: this box, or one process of it; in the background, or here.
+
+Before the box starts, everything registered is checked as by `check`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from commands import box, check
+from commands.site import Site
+from commands.status import look, print_report
+from scheduler.core.errors import ConfigError, InvalidRequest, Refused, SchedulerError
+from settings import ROOT, add_options, as_options, overrides_of
+from supervisor.os_process import Running, spawn
+from supervisor.roster import SUPERVISOR
+from supervisor.supervisor import stray_of
+
+UNKNOWN_ARGUMENTS = "arguments"  # name=value words, wherever they stand
+UP_WAIT_S = 30.0
+TAIL_LINES = 5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """`[NAME] [--foreground] [name=value …]`, and the settings."""
+    parser.usage = "%(prog)s [NAME] [--foreground] [name=value ...] [settings]"
+    parser.add_argument("name", nargs="?", help="one process; without it the whole box")
+    parser.add_argument(
+        "--foreground", action="store_true", help="stay here, log to stderr, end with Ctrl-C or TERM"
+    )
+    add_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Start, and say what runs now. Raises SchedulerError."""
+    site = Site(overrides_of(args))
+    name = None if args.name == SUPERVISOR else args.name
+    if args.arguments and not (args.foreground and name):
+        raise InvalidRequest(
+            f"{args.arguments[0]!r} is not understood; only a daemon in the foreground takes name=value"
+        )
+    try:
+        if name is None:
+            return start_box(site, foreground=args.foreground)
+        if args.foreground:
+            return _here(site, name, args.arguments)
+        return start_one(site, name)
+    finally:
+        site.close()
+
+
+def start_box(site: Site, *, foreground: bool = False) -> int:
+    """Start the supervisor of this box. Raises Refused if it runs."""
+    found = site.supervisor()
+    if found is not None:
+        raise Refused(f"box {site.settings.box} already runs (supervisor pid {found.pid})")
+    if check.report(site):
+        return ConfigError.exit_code
+    site.settings.ensure_state_folder()
+    if foreground:
+        site.close()
+        return _here(site, SUPERVISOR, [])
+    argv = [sys.executable, str(ROOT / "process_starter.py"), SUPERVISOR, *as_options(site.settings)]
+    stray = stray_of(site.settings.state_folder / "logs", SUPERVISOR)
+    child = spawn(argv, folder=Path.cwd(), environment=os.environ, stray=stray)
+    if not box.wait_for(lambda: child.has_ended() or box.is_settled(site, child.identity.pid), UP_WAIT_S):
+        print(f"not everything is up after {UP_WAIT_S:g} s", file=sys.stderr)
+    if child.has_ended():
+        return _did_not_start(site, child)
+    child.close()
+    print_report(look(site))
+    return 0
+
+
+def _did_not_start(site: Site, child: Running) -> int:
+    log = site.log_file(SUPERVISOR)
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    print(f"the supervisor did not start; the end of {log}:", file=sys.stderr)
+    for line in lines[-TAIL_LINES:]:
+        print(f"  {line}", file=sys.stderr)
+    return child.exit_code if child.exit_code and child.exit_code > 0 else SchedulerError.exit_code
+
+
+def start_one(site: Site, name: str) -> int:
+    """Have one process of this box started by its supervisor. Raises Refused if it runs."""
+    if name == SUPERVISOR:
+        return start_box(site)
+    box.registered(site, name)
+    box.supervisor_of(site)
+    row, found = box.row_of(site, name), box.running(site, name)
+    if row is not None and row.desired == "on" and row.state in box.UP:
+        raise Refused(f"{name} already runs (pid {row.pid if found is None else found.pid})")
+    # one that is wanted and does not run waits, or has given up: it is asked to start anew
+    box.want(site, name, "restart" if row is not None and row.desired == "on" else "on")
+    row = box.await_up(site, name)
+    print(f"{name} runs, pid {row.pid}")
+    return 0
+
+
+def _here(site: Site, name: str, words: list[str]) -> int:
+    import process_starter
+
+    return process_starter.start(
+        site, name, foreground=True, arguments=process_starter.parse_arguments(words)
+    )

@@ -1,0 +1,162 @@
+"""`status`: what runs, on this box and the others. 0 if everything that is wanted runs, else 3.
+
+The rows of the store say what the supervisors saw last; what they say of this box is compared with its processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from commands.site import Site
+from commands.table import show, span
+from scheduler.core.ports import Store
+from scheduler.core.records import BoxProcess, Fact, Lease
+from settings import add_options, overrides_of
+from supervisor.ledger import LEADER_LEASE
+from supervisor.os_process import holder
+from supervisor.roster import SUPERVISOR
+
+NOT_ALL = 3
+UP = ("RUNNING", "STARTING")
+LIVING = (*UP, "STOPPING")
+SILENT_S = 20.0
+STYLES = {"RUNNING": "green", "STARTING": "cyan", "STOPPING": "cyan", "STOPPED": "dim", "BACKOFF": "yellow"}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What `status` knows."""
+
+    box: str
+    now: datetime
+    rows: list[BoxProcess]
+    leader: Lease | None
+    dashboard: str | None
+
+    @property
+    def is_all_up(self) -> bool:
+        """Everything that is wanted runs, and this box has a supervisor."""
+        wanted = [row for row in self.rows if row.desired != "off"]
+        has_supervisor = any(row.box == self.box and row.kind == SUPERVISOR for row in wanted)
+        return has_supervisor and all(row.state in UP for row in wanted)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """`--json`, and the settings."""
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    add_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table, or JSON. Raises SchedulerError."""
+    site = Site(overrides_of(args))
+    if not site.has_store():
+        if args.json:
+            print(json.dumps({"box": site.settings.box, "leader": None, "dashboard": None, "processes": []}))
+        else:
+            print(f"box {site.settings.box} was never started; `launch.py start` does")
+        return NOT_ALL
+    try:
+        found = look(site)
+    finally:
+        site.close()
+    print(json.dumps(as_json(found), indent=2)) if args.json else print_report(found)
+    return 0 if found.is_all_up else NOT_ALL
+
+
+def look(site: Site) -> Report:
+    """Read the rows, and look whether what they say of this box is true. Raises StoreUnavailable."""
+    store, _broker, clock = site.connect()
+    now = store.now()
+    rows = [_true(site, row, now) for row in store.find(BoxProcess, order=["box"])]
+    order = {kind: n for n, kind in enumerate((SUPERVISOR, "scheduler", "mx", "worker", "daemon"))}
+    rows.sort(key=lambda row: (row.box, order.get(row.kind, 9), row.name))
+    leader = store.get(Lease, LEADER_LEASE)
+    if leader is not None and leader.expires_at <= now:
+        leader = None
+    return Report(site.settings.box, clock.real(), rows, leader, _dashboard(store, site.settings.box, rows))
+
+
+def _dashboard(store: Store, box: str, rows: list[BoxProcess]) -> str | None:
+    if not any(row.box == box and row.kind == "mx" and row.state in UP for row in rows):
+        return None
+    fact = store.get(Fact, f"mx:{box}")
+    return None if fact is None else str(fact.value.get("url"))
+
+
+def _true(site: Site, row: BoxProcess, now: datetime) -> BoxProcess:
+    """The row as it is: a process that is gone since its supervisor looked last is EXITED."""
+    if row.box != site.settings.box:
+        silent = (now - row.seen_at).total_seconds() if row.kind == SUPERVISOR and row.seen_at else 0.0
+        if silent > SILENT_S and row.state in LIVING:
+            return replace(row, state="EXITED", message=f"not seen for {span(silent)}")
+        return row
+    found = holder(site.pid_file(row.name))
+    if found is None:
+        if row.state in LIVING and not (row.state == "STARTING" and site.supervisor() is not None):
+            return replace(row, state="EXITED", pid=None, message="not running")
+        return replace(row, pid=None) if row.state not in LIVING else row
+    if row.pid != found.pid and row.state not in LIVING:
+        return replace(row, state="RUNNING", pid=found.pid, message="runs without a supervisor")
+    return row
+
+
+def as_json(found: Report) -> dict[str, Any]:
+    """For programs."""
+    return {
+        "box": found.box,
+        "all_up": found.is_all_up,
+        "leader": None if found.leader is None else found.leader.holder,
+        "dashboard": found.dashboard,
+        "processes": [
+            {
+                "box": row.box,
+                "name": row.name,
+                "kind": row.kind,
+                "desired": row.desired,
+                "state": row.state,
+                "pid": row.pid,
+                "uptime_s": _uptime(row, found.now),
+                "restarts": row.restarts,
+                "exit_code": row.exit_code,
+                "message": row.message,
+            }
+            for row in found.rows
+        ],
+    }
+
+
+def print_report(found: Report) -> None:
+    """For people."""
+    lines = []
+    for row in found.rows:
+        uptime = _uptime(row, found.now)
+        message = row.message if row.state != "RUNNING" or "without" in row.message else ""
+        off = "" if row.desired != "off" else "off"
+        lines.append(
+            (
+                row.box,
+                row.name,
+                row.state,
+                off,
+                row.pid,
+                "" if uptime is None else span(uptime),
+                row.restarts,
+                message,
+            )
+        )
+    headers = ("box", "process", "state", "wanted", "pid", "for", "restarts", "message")
+    show(headers, lines, [STYLES.get(row.state, "red") for row in found.rows])
+    print(f"leading scheduler: {'none' if found.leader is None else found.leader.holder}")
+    if found.dashboard is not None:
+        print(f"dashboard: {found.dashboard}")
+
+
+def _uptime(row: BoxProcess, now: datetime) -> float | None:
+    if row.state not in LIVING or row.since is None:
+        return None
+    return round(max(0.0, (now - row.since).total_seconds()), 1)
