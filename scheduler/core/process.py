@@ -167,6 +167,12 @@ def _texts(who: str, field_name: str, value: object) -> tuple[str, ...]:
     return items
 
 
+def _arguments(who: str, value: object) -> dict[str, Any]:
+    if value is not None and not isinstance(value, Mapping):
+        raise ConfigError(f"{who}: arguments must be a dictionary, got {value!r}")
+    return dict(value or {})
+
+
 def _worker(who: str, worker: object) -> str | Script:
     if isinstance(worker, Script):
         return worker
@@ -215,8 +221,6 @@ def _check_common(process: Process) -> Process:
         _number(who, "readiness.timeout_s", process.readiness.timeout_s, 0.001)
     _choice(who, "catchup", process.catchup, CATCHUPS)
     _choice(who, "overlap", process.overlap, OVERLAPS)
-    if not isinstance(process.arguments, Mapping):
-        raise ConfigError(f"{who}: arguments must be a dictionary, got {process.arguments!r}")
     _name(f"{who}: queue", process.queue)
     return process
 
@@ -276,7 +280,7 @@ def managed(
             depends_on=_after(who, depends_on),
             source=source,
             sink=sink,
-            arguments=dict(arguments or {}),
+            arguments=_arguments(who, arguments),
             boxes=_texts(who, "boxes", boxes),
             queue=queue,
             priority=priority,
@@ -340,7 +344,7 @@ def freerun(
             blocking="normal",
             source=source,
             sink=sink,
-            arguments=dict(arguments or {}),
+            arguments=_arguments(who, arguments),
             boxes=_texts(who, "boxes", boxes),
             queue=queue,
             priority=priority,
@@ -378,7 +382,7 @@ def daemon(
             name=name,
             kind="daemon",
             worker=_worker(who, worker),
-            arguments=dict(arguments or {}),
+            arguments=_arguments(who, arguments),
             boxes=_texts(who, "boxes", boxes),
             tags=_texts(who, "tags", tags),
             owner=owner,
