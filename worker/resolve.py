@@ -59,14 +59,15 @@ def _split(path: str, what: str) -> tuple[str, str]:
         raise ConfigError(f"{what} {path!r} is not a path; use 'package.module:name'")
     module_path = parts[0]
     _import(module_path, path, what)
-    for count in range(2, len(parts)):
+    for count in range(2, len(parts) + 1):
         deeper = ".".join(parts[:count])
-        if hasattr(sys.modules[module_path], parts[count - 1]) and deeper not in sys.modules:
-            break
-        if not _is_module(deeper):
+        is_taken = hasattr(sys.modules[module_path], parts[count - 1]) and deeper not in sys.modules
+        if is_taken or not _is_module(deeper):
             break
         _import(deeper, path, what)
         module_path = deeper
+    if module_path == path:
+        raise ConfigError(f"{what} {path!r} is a module; name a function or a class in it")
     return module_path, path[len(module_path) + 1 :]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import mmap
 import os
 import select
 import subprocess
@@ -23,6 +24,7 @@ from scheduler.core.ports import Clock
 from scheduler.core.process import Process
 from scheduler.core.uow import Uow
 from worker import guard
+from worker.command_line import describe
 from worker.executor import Note, Outcome
 from worker.slot import Slot
 from worker.wire import Request, pack
@@ -47,6 +49,7 @@ class ProcessExecutor:
         self._tolerance_s = min(1.0, lease_s * 0.015)
         self._table = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the executor
         self._table.truncate(slots * guard.ROW.size)
+        self._rows_shared = mmap.mmap(self._table.fileno(), slots * guard.ROW.size)
         self._table_lock = threading.Lock()
         self._rows: dict[str, int] = {}  # token → slot
         self._wake_read, self._wake_write = os.pipe()
@@ -61,7 +64,7 @@ class ProcessExecutor:
         self._dead: list[Slot] = []
         self._closed = False
         self._guard = self._start_guard(slots)
-        self._slots = [Slot(number, self._mark, self._folder) for number in range(slots)]
+        self._slots: list[Slot] = [Slot(number, self._mark, self._folder) for number in range(slots)]
         for slot in self._slots:
             self._enlist(slot)
 
@@ -95,6 +98,8 @@ class ProcessExecutor:
             if fd == self._wake_read:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake_read, 4096)
+            elif fd == self._guard_fd:
+                self._replace_guard()
             elif fd in self._by_fd:
                 slot, is_log = self._by_fd[fd]
                 if is_log:
@@ -140,8 +145,9 @@ class ProcessExecutor:
 
     def wake(self) -> None:
         """As `Executor.wake`."""
-        with contextlib.suppress(OSError):  # full: it is awake; closed: nobody waits
-            os.write(self._wake_write, b"w")
+        if not self._closed:
+            with contextlib.suppress(BlockingIOError):  # full: it is awake
+                os.write(self._wake_write, b"w")
 
     def close(self) -> None:
         """As `Executor.close`."""
@@ -155,6 +161,7 @@ class ProcessExecutor:
         assert self._guard.stdin is not None
         self._guard.stdin.close()
         self._guard.wait()
+        self._rows_shared.close()
         self._table.close()
         for fd in (self._wake_read, self._wake_write):
             os.close(fd)
@@ -164,7 +171,7 @@ class ProcessExecutor:
     def _start_guard(self, slots: int) -> subprocess.Popen[bytes]:
         table = self._table.fileno()
         arguments = [self._mark, str(table), str(slots), f"{self._tolerance_s / 2:.3f}"]
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-I", "-S", guard.__file__, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -172,6 +179,17 @@ class ProcessExecutor:
             pass_fds=(table,),
             start_new_session=True,
         )
+        assert process.stdin is not None
+        self._guard_fd = process.stdin.fileno()
+        self._poll.register(self._guard_fd, 0)  # POLLERR alone: the guard died
+        return process
+
+    def _replace_guard(self) -> None:
+        log.warning("the guard ended with %s; another one is made", describe(self._guard.wait()))
+        self._poll.unregister(self._guard_fd)
+        with contextlib.suppress(OSError):
+            self._guard.stdin.close()  # type: ignore[union-attr]
+        self._guard = self._start_guard(len(self._slots))
 
     def _idle_first(self) -> list[Slot]:
         return sorted(self._slots, key=self._dead.__contains__) if self._dead else self._slots
@@ -184,8 +202,8 @@ class ProcessExecutor:
         self._write_row(slot.number, 0.0)
 
     def _write_row(self, number: int, ends: float) -> None:
-        row = guard.ROW.pack(self._slots[number].process.pid, ends)
-        os.pwrite(self._table.fileno(), row, number * guard.ROW.size)
+        pid = self._slots[number].process.pid
+        guard.ROW.pack_into(self._rows_shared, number * guard.ROW.size, pid, ends)
 
     def _hear(self, slot: Slot, outcomes: list[Outcome]) -> None:
         notes, outcome, is_alive = slot.read()
