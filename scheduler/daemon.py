@@ -67,6 +67,7 @@ class Daemon:
                         log.info("the store is back")
                     delay, away = BACKOFF_S[0], False
                 except StoreUnavailable as error:
+                    self.engine.outage()
                     if not away:
                         log.warning("the store is away: %s", error)
                         away = True

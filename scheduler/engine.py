@@ -179,6 +179,11 @@ class Engine:
         items += due_items(self.known, self._since - timedelta(milliseconds=1), self._since)
         return [*items, *self.sweep_items(full=True)]
 
+    def outage(self) -> None:
+        """The store was away: read everything anew, and call nobody lost for one lease."""
+        self._stale = True
+        self._leases_end_at = None
+
     def trust_leases(self) -> None:
         """Leases are believed at once: for a store that was never away (a fresh start, a simulation)."""
         self._leases_end_at = self.clock.real()

@@ -65,7 +65,7 @@ def accepting(
     """To accept a requested unit of work; `lease_ends` on our own clock."""
     change = changes.accept(uow, owner=owner, box=box, token=token, now=now, lease_s=lease_s)
     accepted = replace(uow, **change.set)
-    return Intent("accept", Execution(accepted, processes.get(uow.process), lease_ends), change)
+    return Intent("accept", Execution(accepted, processes.get(uow.definition or uow.process), lease_ends), change)
 
 
 def ending(execution: Execution, now: datetime) -> Intent:

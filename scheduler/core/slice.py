@@ -395,6 +395,10 @@ class Slice:
         run = job.run + 1 if kind == "work" else job.checks + 1
         id_ = uow_id(job.id, run) if kind == "work" else f"{job.id}#check-{run}"
         cursor = job.cursor if process.machine == "continuous" and kind == "work" else None
+        entry = self.known.rows[job.process].definition if job.process in self.known.rows else None
+        arguments = job.arguments
+        if entry and arguments is None:  # workers know the base, not the entry
+            arguments = dict(process.arguments)
         line = history_line("request", "requested", self.real, SOURCE, attempt=1)
         uow = Uow(
             id=id_,
@@ -408,7 +412,8 @@ class Slice:
             start=job.start,
             end=job.end,
             cursor=cursor,
-            arguments=job.arguments,
+            arguments=arguments,
+            definition=entry.get("base") if entry else None,
             created_at=self.real,
             requested_at=self.real,
             history=line,

@@ -45,6 +45,7 @@ class Uow:
     cursor_end: str | None = None  # how far it came
     more: bool = False
     arguments: dict[str, Any] | None = None  # None: those of the process
+    definition: str | None = None  # the registered process that says what runs; None: `process` itself
     created_at: datetime
     requested_at: datetime  # of this attempt
     published_at: datetime | None = None  # a mark: set after the broker confirmed

@@ -47,9 +47,8 @@ def test_39_arguments_of_one_entry_never_appear_in_another() -> None:
     for name in ("one", "two"):
         w.command("submit", {"process": name})
     arguments = {uow.process: uow.arguments for uow in w.uows()}
-    assert arguments == {"one": None, "two": None}
-    assert w.engine.known.process("one").arguments == {"a": 1, "one": 1}  # type: ignore[union-attr]
-    assert w.engine.known.process("two").arguments == {"a": 1, "two": 2}  # type: ignore[union-attr]
+    assert arguments == {"one": {"a": 1, "one": 1}, "two": {"a": 1, "two": 2}}
+    assert {uow.definition for uow in w.uows()} == {"f"}
     w.command("submit", {"process": "f"}, arguments={"arguments": {"b": 3}})
     assert w.uows(Where("process", "=", "f"))[0].arguments == {"a": 1, "b": 3}
 
