@@ -63,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
         name for name, wanted in (("servers", args.no_servers), ("browser", args.no_browser)) if wanted
     ]
     command = [sys.executable, "-m", "pytest", *_selected(rest, without)]
+    if args.no_browser:
+        command.append("--ignore=tests/browser")
     if args.fast:
         command.append("tests/unit")
     code = subprocess.run(command, cwd=ROOT, env=_environment()).returncode
