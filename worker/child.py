@@ -142,7 +142,7 @@ class Child:
         if isinstance(request.worker, Script):
             script = request.worker
             return (lambda task: command_line.run(script, task, self._folder, self._started)), None
-        key = (request.process, request.worker, request.source, request.sink, repr(request.defined))
+        key = (request.definition, request.worker, request.source, request.sink, repr(request.defined))
         found = self._workers.get(key)
         if found is None:
             found = self._workers[key] = self._make(request)
@@ -154,7 +154,7 @@ class Child:
         found = resolve_worker(request.worker)
         if not inspect.isclass(found):
             return found, None
-        info = ProcessInfo(request.process, request.source, request.sink, request.defined)
+        info = ProcessInfo(request.definition, request.source, request.sink, request.defined)
         kind: Any = found
         worker = kind(info) if _takes_one(kind) else kind()
         return worker.run, worker

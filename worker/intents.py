@@ -8,6 +8,7 @@ from datetime import datetime
 from uuid import NAMESPACE_URL, uuid5
 
 from scheduler.core.command import Command
+from scheduler.core.evolve import evolve
 from scheduler.core.job import job_id
 from scheduler.core.ports import Change
 from scheduler.core.process import Process
@@ -64,8 +65,9 @@ def accepting(
 ) -> Intent:
     """To accept a requested unit of work; `lease_ends` on our own clock."""
     change = changes.accept(uow, owner=owner, box=box, token=token, now=now, lease_s=lease_s)
-    accepted = replace(uow, **change.set)
-    return Intent("accept", Execution(accepted, processes.get(uow.definition or uow.process), lease_ends), change)
+    accepted = evolve(uow, change.set)
+    process = processes.get(uow.definition or uow.process)
+    return Intent("accept", Execution(accepted, process, lease_ends), change)
 
 
 def ending(execution: Execution, now: datetime) -> Intent:

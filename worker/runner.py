@@ -376,7 +376,10 @@ class Runner:
             execution.outcome = Outcome(uow_id=uow.id, token=execution.token, verb="stopped")
         elif process is None or (uow.kind == "check" and process.readiness is None):
             what = "process" if process is None else "readiness predicate of process"
-            self._fail(execution, f"the {what} {uow.process!r} is not in this worker's context; reload it")
+            self._fail(
+                execution,
+                f"the {what} {uow.definition or uow.process!r} is not in this worker's context; reload it",
+            )
         else:
             limit = timeout_s(uow, process)
             execution.times_out = None if limit is None else self.clock.monotonic() + limit

@@ -54,6 +54,7 @@ class Slot:
     def __init__(self, number: int, mark: str, folder: str | None) -> None:
         self.number, self.mark, self._folder = number, f"{mark}.{number}", folder
         self.busy: Busy | None = None
+        self.generation = 0  # which edition of the user's code its child imports
         self._spawn()
 
     def _spawn(self) -> None:
@@ -139,9 +140,10 @@ class Slot:
         self._close_pipes()
         return notes, outcome
 
-    def revive(self) -> None:
-        """A new child, after `bury`."""
+    def revive(self, generation: int) -> None:
+        """A new child, after `bury` or `close`."""
         self._spawn()
+        self.generation = generation
 
     def log_due(self, now: float) -> LogText | None:
         """A piece of the log, if it is time for one."""
@@ -182,7 +184,7 @@ class Slot:
         guard.end_all([self.process.pid], self.mark + "\0")
 
     def close(self) -> None:
-        """End everything, for good."""
+        """End everything."""
         self.kill()
         self.process.wait()
         self._close_pipes()

@@ -62,6 +62,8 @@ class ProcessExecutor:
         self._notes: list[Note] = []
         self._by_fd: dict[int, tuple[Slot, bool]] = {}
         self._dead: list[Slot] = []
+        self._definitions: dict[str, Process] = {}
+        self._generation = 0
         self._closed = False
         self._guard = self._start_guard(slots)
         self._slots: list[Slot] = [Slot(number, self._mark, self._folder) for number in range(slots)]
@@ -83,8 +85,11 @@ class ProcessExecutor:
         assert uow.token is not None
         request = pack(self._request(uow, process))
         slot = next(s for s in self._idle_first() if s.busy is None)
+        self._notice(process)
         if slot in self._dead:
             self._revive(slot)
+        elif slot.generation != self._generation:
+            self._renew(slot)
         with self._table_lock:
             self._rows[uow.token] = slot.number
         slot.start(request, uow.id, uow.token, not isinstance(process.worker, str))
@@ -225,6 +230,22 @@ class ProcessExecutor:
                 self._write_row(number, 0.0)
             outcomes.append(outcome)
 
+    def _notice(self, process: Process) -> None:
+        """Another object under a known name means that the context was loaded anew: so is the user's code, by
+        children that have not imported it yet."""
+        known = self._definitions.setdefault(process.name, process)
+        if known is not process:
+            self._definitions = {process.name: process}
+            self._generation += 1
+
+    def _renew(self, slot: Slot) -> None:
+        """A new child in place of an idle one."""
+        for fd in slot.descriptors():
+            self._ignore(fd)
+        slot.close()
+        self._dead.append(slot)
+        self._revive(slot)
+
     def _try_revive(self, slot: Slot) -> None:
         try:
             self._revive(slot)
@@ -233,7 +254,7 @@ class ProcessExecutor:
             log.warning("a child process cannot be made, trying again: %s", error)
 
     def _revive(self, slot: Slot) -> None:
-        slot.revive()
+        slot.revive(self._generation)
         self._dead.remove(slot)
         self._enlist(slot)
 
@@ -266,7 +287,8 @@ class ProcessExecutor:
         return Request(
             uow=uow.id,
             kind=uow.kind,
-            process=process.name,
+            process=uow.process,
+            definition=process.name,
             worker=process.worker,
             predicate=None if process.readiness is None else process.readiness.predicate,
             timeperiod=uow.timeperiod,

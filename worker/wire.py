@@ -24,6 +24,7 @@ class Request(NamedTuple):
     uow: str
     kind: str  # work, check
     process: str
+    definition: str  # the registered process: another name only for entries made at run time
     worker: str | Script
     predicate: str | None
     timeperiod: str

@@ -54,6 +54,7 @@ def request(worker: Any = "child_jobs:give", **values: Any) -> Request:
         "uow": "p@2020050100#1",
         "kind": "work",
         "process": "p",
+        "definition": "p",
         "worker": worker,
         "timeperiod": "2020050100",
         "start": START,
