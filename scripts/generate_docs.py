@@ -49,7 +49,7 @@ Variables that are no settings:
 | variable | meaning |
 |---|---|
 | `SYNERGY_SETTINGS` | the settings file |
-| `SYNERGY_VENV` | where `launch.py` installs what it needs (default `.venv` in the clone); for a clone that is read-only |
+| `SYNERGY_VENV` | where `launch.py` installs what it needs, if not in `.venv`: for a read-only clone |
 | `SYNERGY_EXTRAS` | optional dependencies that `launch.py` installs too, separated by commas: `mongo,rabbit` |
 """
 

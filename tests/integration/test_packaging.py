@@ -60,16 +60,8 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
     )
     ours = [path for path in sys.path if path.endswith("site-packages")]
     (site / "dependencies.pth").write_text("\n".join(ours))
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "--python",
-        python,
-        "install",
-        "--quiet",
-    ]
+    flags = ("--disable-pip-version-check", "--python", str(python), "install", "--quiet")
+    pip = (sys.executable, "-m", "pip", *flags)
     run(*pip, "--no-deps", "--ignore-installed", wheel, cwd=folder, is_calm=False)
     run(*pip, "supervisor>=4.2.5,<5", cwd=folder, is_calm=False)
     yield python
@@ -84,7 +76,11 @@ def test_everything_lies_under_one_name(wheel: Path) -> None:
         *("mx/templates/base.html", "mx/static/mx.css", "examples/flights/data/flights.csv.gz"),
     ):
         assert f"synergy/{wanted}" in names
-    assert not [name for name in names if "__pycache__" in name or name.startswith("synergy/tests")]
+    ours = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"synergy", "scripts", "tests"}
+    assert ours == {
+        name.split("/")[1] for name in names if name.startswith("synergy/") and name.count("/") > 1
+    }
+    assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
 
 
 def test_both_supervisors_and_the_public_face(python: Path, tmp_path: Path) -> None:
