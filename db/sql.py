@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import Any, TypeVar
@@ -26,6 +27,15 @@ from scheduler.core.ports import Change, Where
 from scheduler.core.records import Lease
 
 R = TypeVar("R")
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a store object was asked so far: what a job costs is counted, not guessed."""
+
+    transactions: int = 0
+    queries: int = 0
+    writes: int = 0  # statements, whatever the number of their rows
 
 
 class SqlTransaction:
@@ -89,6 +99,7 @@ class SqlTransaction:
     ) -> list[R]:
         """As `Transaction.find`."""
         statement, values = self._store.query(kind, None, where, order, limit)
+        self._store.counts.queries += 1
         try:
             return statement.read(self._session.query(statement.sql, values))
         except self._store.database.driver_error as error:
@@ -96,6 +107,7 @@ class SqlTransaction:
             raise self.failed from error
 
     def _run(self, sql: str, rows: Sequence[Values]) -> int:
+        self._store.counts.writes += 1
         try:
             return self._session.run(sql, rows)
         except self._store.database.driver_error as error:
@@ -142,6 +154,7 @@ class SqlStore:
         self.statements = statements_for(database.grammar)
         self._pool = database.pool()
         self._writers: set[int] = set()  # threads inside a transaction
+        self.counts = Counts()
 
     # --- the port
 
@@ -238,6 +251,7 @@ class SqlStore:
         return statement, values
 
     def _read(self, sql: str, values: Values) -> list[Any]:
+        self.counts.queries += 1
         session = self._borrow()
         try:
             rows = session.query(sql, values)
@@ -272,6 +286,7 @@ class SqlStore:
         """A session with a transaction begun."""
         me = threading.get_ident()
         assert me not in self._writers, "a transaction inside a transaction"
+        self.counts.transactions += 1
         session = self._borrow()
         try:
             session.begin()

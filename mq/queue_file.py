@@ -63,6 +63,7 @@ class QueueFile:
         self._mutex = threading.Lock()
         self._lock_fd = -1
         self._closed = False
+        self.commits = 0  # what a message costs is counted, not guessed
         self._connection: sqlite3.Connection | None = self._open()
 
     def __enter__(self) -> sqlite3.Connection:
@@ -88,6 +89,7 @@ class QueueFile:
         try:
             if error is None:
                 self._connection.execute("COMMIT")
+                self.commits += 1
         except sqlite3.Error as failed:
             error = failed
         finally:
