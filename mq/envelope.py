@@ -17,7 +17,7 @@ MAX_BODY = 255  # characters
 MAX_QUEUE = 255  # bytes: AMQP's limit of a queue's name
 PRIORITIES = range(11)
 # process@timeperiod#run: the shape only. What a legal name is, the core decides.
-_UOW_ID = re.compile(r"[^ @#]+@[^ @#]+#[1-9][0-9]*")
+_UOW_ID = re.compile(r"[^ @#]+@[^ @#]+#(check-)?[1-9][0-9]*")
 
 
 def is_uow_id(body: str) -> bool:

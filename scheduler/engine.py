@@ -91,7 +91,7 @@ class Engine:
         self.gatherer = Gatherer(store)
         self._stale = True
         self._since: datetime | None = None  # business instant up to which due instants were looked at
-        self._leases_end_at: datetime | None = None  # real; before it nobody is called lost
+        self._lost_from: datetime | None = None  # real; before it nobody is called lost
         self._next_sweep: datetime | None = None
         self._renewed: datetime | None = None
         self._unsent: list[Outgoing] = []
@@ -132,7 +132,7 @@ class Engine:
         self.lease = taken
         self._stale = True
         self._since = None
-        self._leases_end_at = None
+        self._lost_from = None
         self._next_sweep = None
         return True
 
@@ -170,8 +170,8 @@ class Engine:
         Nobody is called lost for one lease: workers that could not renew meanwhile get their chance.
         """
         self._reload()
-        if self._leases_end_at is None:
-            self._leases_end_at = self.clock.real() + timedelta(seconds=self.worker_lease_s)
+        if self._lost_from is None:
+            self._lost_from = self.clock.real() + timedelta(seconds=self.worker_lease_s)
         s = self._slice()
         items = reconcile(s)
         self._apply(s.drain())
@@ -182,11 +182,11 @@ class Engine:
     def outage(self) -> None:
         """The store was away: read everything anew, and call nobody lost for one lease."""
         self._stale = True
-        self._leases_end_at = None
+        self._lost_from = None
 
     def trust_leases(self) -> None:
         """Leases are believed at once: for a store that was never away (a fresh start, a simulation)."""
-        self._leases_end_at = self.clock.real()
+        self._lost_from = self.clock.real()
 
     def reload_context(self, timetable: Timetable) -> list[Item]:
         """Put another context in force, wholly or not at all. Raises ConfigError and changes nothing."""
@@ -318,8 +318,7 @@ class Engine:
 
     def _slice(self) -> Slice:
         real = self.clock.real()
-        ends = self._leases_end_at is None or real >= self._leases_end_at
-        return Slice(self.known, self.clock.business(), real, leases_end=ends)
+        return Slice(self.known, self.clock.business(), real, lost_from=self._lost_from)
 
     def _turn(self, items: Iterable[Item]) -> TurnReport:
         s = self._slice()

@@ -22,6 +22,7 @@ from scheduler.core.timetable import Span
 from scheduler.core.uow import Uow
 
 ROWS_A_TURN = 1000
+LOOK_AGAIN_S = 30.0
 
 
 def decide(s: Slice, item: Item) -> list[Item]:
@@ -210,11 +211,16 @@ def see_uow(s: Slice, id_: str) -> list[Item]:
         return []
     uow = s.copy_history(uow)
     job = s.job(f"{uow.process}@{uow.timeperiod}")
-    if job is None:
-        return []
+    items = _look(s, job, uow) if job is not None else []
+    looked_at = s.uow(id_)
+    if looked_at is not None and looked_at.due_at is not None and looked_at.due_at <= s.real:
+        _look_later(s, looked_at)
+    return items
+
+
+def _look(s: Slice, job: Job, uow: Uow) -> list[Item]:
     items = _let_go(s, job, uow)
-    job = s.job(job.id)
-    assert job is not None
+    job = s.job(job.id) or job
     match uow.state:
         case "in_progress":
             return items + _maybe_lost(s, job, uow)
@@ -223,6 +229,14 @@ def see_uow(s: Slice, id_: str) -> list[Item]:
         case "invalid":
             return items + _failed(s, job, uow)
     return items + _ended(s, job, uow)
+
+
+def _look_later(s: Slice, uow: Uow) -> None:
+    """It was due and nothing could be done: look again later, not at once for ever."""
+    later = s.real + timedelta(seconds=LOOK_AGAIN_S)
+    if s.lost_from is not None and s.real < s.lost_from < later:
+        later = s.lost_from
+    s.change_uow(uow, due_at=later)
 
 
 def _let_go(s: Slice, job: Job, uow: Uow) -> list[Item]:
@@ -253,7 +267,7 @@ def lease_ended(s: Slice, uow: Uow) -> bool:
         return True
     if uow.owner in s.dead:
         return True
-    return s.leases_end and uow.lease_until <= s.real
+    return uow.lease_until <= s.real and (s.lost_from is None or s.lost_from <= s.real)
 
 
 def _maybe_lost(s: Slice, job: Job, uow: Uow) -> list[Item]:

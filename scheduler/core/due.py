@@ -27,7 +27,7 @@ def due_items(known: Known, since: datetime, now: datetime) -> list[Item]:
             if row.frontier is not None and row.frontier <= now:
                 items.append(Item("advance", name))
             items += _managed(process, since, now)
-        elif process.kind == "freerun" and process.trigger is not None:
+        elif process.kind == "freerun" and process.trigger is not None and row.state == "scheduled":
             fire = process.trigger.next_after(row.last_fire or since)
             if row.last_fire is None or (fire is not None and fire <= now):
                 items.append(Item("fire", name))

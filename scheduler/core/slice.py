@@ -119,11 +119,13 @@ def _overridden(process: Process, row: ProcessRow) -> Process:
 class Slice:
     """One turn's facts and decisions. `now` is business time, `real` real time, `store_now` the store's."""
 
-    def __init__(self, known: Known, now: datetime, real: datetime, *, leases_end: bool = True) -> None:
+    def __init__(
+        self, known: Known, now: datetime, real: datetime, *, lost_from: datetime | None = None
+    ) -> None:
         self.known = known
         self.timetable = known.timetable
         self.now, self.real = now, real
-        self.leases_end = leases_end  # False for one lease after a take-over or a store outage
+        self.lost_from = lost_from  # before it nobody is called lost: a take-over, or a store outage
         self.jobs: dict[str, Job | None] = {}
         self.uows: dict[str, Uow | None] = {}
         self.active: dict[str, int] | None = None

@@ -161,3 +161,15 @@ def test_66_a_context_that_changes_what_a_name_stands_for_is_refused_whole() -> 
     assert w.store.find(type(w.row("h"))) == before
     w.wait(3600)
     assert len(w.jobs("h")) == 5
+
+
+def test_a_suspended_freerun_is_quiet_and_does_not_make_up_for_it() -> None:
+    w = every_minute()
+    w.command("suspend", {"process": "f"})
+    w.wait(600)
+    assert w.jobs("f") == []
+    assert w.engine.due() == []
+    w.command("resume", {"process": "f"})
+    assert w.jobs("f") == []
+    w.wait(60)
+    assert len(w.jobs("f")) == 1
