@@ -6,6 +6,6 @@ writes a small one to begin with.
 
 from __future__ import annotations
 
-from examples.flights.process_context import process_context, timetable_context
+from examples.flights.process_context import process_context, queue_context, timetable_context
 
-__all__ = ["process_context", "timetable_context"]
+__all__ = ["process_context", "queue_context", "timetable_context"]

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 from examples.flights.prepare import Places
-from synergy import Retry, daemon, freerun, managed, tree
+from synergy import Retry, daemon, freerun, managed, queue, tree
 
 PLACES = Places(
     Path(
@@ -22,12 +22,13 @@ PLACES = Places(
 LANDING = str(PLACES.landing)
 RESULTS = str(PLACES.results)
 DATA = os.environ.get("FLIGHTS_DATA")  # a folder of raw files other than ours
-START = "2013010100"
+START = os.environ.get("FLIGHTS_START", "2013010100")  # a later hour plays less of the year
 
 FEED_LAG_S = 1800.0  # an hour is closed half an hour after its end: by then its feed is usually complete
 RETRY = Retry(max_retries=5, delay_s=1.0)
 HOURS_AT_ONCE = 8
 DAYS_AT_ONCE = 4
+QUEUE = "flights"
 
 process_context = [
     managed(
@@ -40,6 +41,7 @@ process_context = [
         sink=RESULTS,
         lag_s=FEED_LAG_S,
         max_active=HOURS_AT_ONCE,
+        queue=QUEUE,
         retry=RETRY,
         tags=("flights",),
         owner="data",
@@ -53,6 +55,7 @@ process_context = [
         sink=RESULTS,
         arguments={"table": "flights", "child": "flights_hourly"},
         max_active=DAYS_AT_ONCE,
+        queue=QUEUE,
         retry=RETRY,
         tags=("flights",),
         owner="data",
@@ -66,6 +69,7 @@ process_context = [
         state_machine="recomputing",
         sink=RESULTS,
         arguments={"table": "flights", "child": "flights_daily"},
+        queue=QUEUE,
         retry=RETRY,
         tags=("flights",),
         owner="data",
@@ -79,6 +83,7 @@ process_context = [
         state_machine="recomputing",
         sink=RESULTS,
         arguments={"table": "flights", "child": "flights_monthly"},
+        queue=QUEUE,
         retry=RETRY,
         tags=("flights",),
         owner="data",
@@ -92,6 +97,7 @@ process_context = [
         sink=RESULTS,
         lag_s=FEED_LAG_S,
         max_active=HOURS_AT_ONCE,
+        queue=QUEUE,
         retry=RETRY,
         tags=("weather",),
         owner="data",
@@ -105,6 +111,7 @@ process_context = [
         sink=RESULTS,
         arguments={"table": "weather", "child": "weather_hourly"},
         max_active=DAYS_AT_ONCE,
+        queue=QUEUE,
         retry=RETRY,
         tags=("weather",),
         owner="data",
@@ -117,6 +124,7 @@ process_context = [
         blocking="dependencies",
         sink=RESULTS,
         max_active=DAYS_AT_ONCE,
+        queue=QUEUE,
         retry=RETRY,
         tags=("delays",),
         owner="data",
@@ -129,6 +137,7 @@ process_context = [
         blocking="children",
         sink=RESULTS,
         arguments={"child": "delays_daily", "reports": str(PLACES.reports)},
+        queue=QUEUE,
         retry=RETRY,
         tags=("delays",),
         owner="data",
@@ -138,6 +147,7 @@ process_context = [
         "flights_check",
         "examples.flights.workers:check",
         trigger="every 3600",
+        queue=QUEUE,
         sink=RESULTS,
         arguments={"days": 7},
         tags=("flights",),
@@ -170,3 +180,5 @@ timetable_context = [
         start=START,
     ),
 ]
+
+queue_context = [queue(QUEUE, workers=2, slots=2)]

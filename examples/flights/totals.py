@@ -68,10 +68,14 @@ class Comparison:
         return if_equal if found == self.counted[name] else f"[red]{found:,}[/red]"
 
 
-def compare(results_file: Path, raw: Path = DATA / "flights.csv.gz") -> Comparison:
-    """Count the raw file and read the totals of every level. Raises CalledProcessError if the count fails."""
-    command = [sys.executable, str(Path(__file__).with_name("count.py")), str(raw)]
-    counted = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+def compare(results_file: Path, raw: Path = DATA / "flights.csv.gz", since: str = "2013-01-01") -> Comparison:
+    """Count the raw file and read the totals of every level; `since` is the day the results begin with.
+
+    Raises CalledProcessError if the count fails. It is out of reach of a terminal's Ctrl-C: it ends by itself.
+    """
+    command = [sys.executable, str(Path(__file__).with_name("count.py")), str(raw), since]
+    found = subprocess.run(command, check=True, stdout=subprocess.PIPE, process_group=0)
+    counted = json.loads(found.stdout)
     with closing(sqlite3.connect(results_file, timeout=results.BUSY_S, isolation_level=None)) as sink:
         sink.execute("BEGIN")  # all levels from one snapshot
         levels = {process: results.totals(sink, "flights", process, *YEAR) for process in LEVELS}

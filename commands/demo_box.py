@@ -1,0 +1,136 @@
+"""The box that `demo` plays on: its state folder, its settings, and a supervisor that is kept running.
+
+The supervisor is the real one, in a session of its own; so a Ctrl-C reaches the demo alone, which stops it. A
+supervisor that dies is started again and adopts what it finds at work. Nothing here knows about flights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import socket
+import sys
+from pathlib import Path
+
+from commands import box
+from commands.logs import last_words
+from commands.site import Site
+from scheduler.core.errors import ConfigError, Refused, SchedulerError
+from settings import as_options
+from supervisor.os_process import PidFile, Running, spawn
+from supervisor.roster import SUPERVISOR, Registered
+from supervisor.supervisor import stray_of
+
+ROOT = Path(__file__).resolve().parent.parent
+PORTS = 100  # so many are tried above the usual one
+STOP_S = 20.0
+MARK = "demo.pid"  # also says that this folder is ours to empty
+
+
+class State:
+    """The state folder of a demo, held while it runs. Raises Refused if another demo has it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._refuse_strange()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = PidFile(folder / MARK)
+            self._lock.take()
+        except OSError as error:
+            raise ConfigError(
+                f"--state-folder {folder}: cannot be written ({error.strerror}); name another"
+            ) from error
+        except Refused:
+            raise Refused(
+                f"a demo runs in {folder} already; end it, or name another --state-folder"
+            ) from None
+
+    def _refuse_strange(self) -> None:
+        if self.folder.is_dir() and any(self.folder.iterdir()) and not (self.folder / MARK).exists():
+            raise Refused(f"--state-folder {self.folder} holds something that no demo made; name another")
+
+    def empty(self) -> None:
+        """Forget everything that an earlier demo left."""
+        for path in self.folder.iterdir():
+            if path.name == MARK:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def close(self) -> None:
+        """Let another demo have it."""
+        self._lock.close()
+
+
+def free_port(host: str, wanted: int, *, is_given: bool) -> int:
+    """`wanted`, or the next one that is free. Raises ConfigError if it was given by name and is taken."""
+    for port in range(wanted, min(wanted + (1 if is_given else PORTS), 65536)):
+        with contextlib.closing(socket.socket()) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                    raise ConfigError(f"{host}:{port} cannot be served: {error.strerror}") from error
+            else:
+                return port
+    if is_given:
+        raise ConfigError(f"--port {wanted} is taken by another program; choose a free one, or 0 for any")
+    return 0
+
+
+class SupervisedBox:
+    """The supervisor, as a child that is watched. Used by one thread."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self._child: Running | None = None
+        self.restarts = -1
+
+    def start(self) -> None:
+        """Start the supervisor. Raises SchedulerError."""
+        argv = [sys.executable, str(ROOT / "process_starter.py"), SUPERVISOR, *as_options(self.site.settings)]
+        stray = stray_of(self.site.settings.state_folder / "logs", SUPERVISOR)
+        self._child = spawn(argv, folder=Path.cwd(), environment=os.environ, stray=stray)
+        self.restarts += 1
+
+    def watch(self) -> bool:
+        """Start the supervisor again if it died; whether it had. Raises SchedulerError if it gave up by itself."""
+        child = self._child
+        if child is None or not child.has_ended():
+            return False
+        code = child.exit_code
+        if code is not None and code > 0:
+            raise SchedulerError(f"the supervisor ended with exit code {code}: {self.last_words()}")
+        self.start()
+        return True
+
+    def last_words(self) -> str:
+        """The end of the supervisor's log, in one line."""
+        logs = self.site.log_file(SUPERVISOR), stray_of(self.site.settings.state_folder / "logs", SUPERVISOR)
+        return next(filter(None, map(last_words, logs)), f"its log is {logs[0]}")
+
+    def stop(self) -> list[str]:
+        """Stop all of the box, also what a dead supervisor left; returns what is still there: nothing."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.terminate()
+            if not box.wait_for(child.has_ended, STOP_S):
+                child.kill()
+                box.wait_for(child.has_ended, 1.0)
+        return drain(self.site)
+
+
+def drain(site: Site) -> list[str]:
+    """Stop what runs on this box without a supervisor; returns what could not be stopped."""
+    if not box.left_behind(site):
+        return []
+    import process_starter
+
+    process_starter.run_supervisor(process_starter.Part(site, Registered(SUPERVISOR, SUPERVISOR)), drain=True)
+    return box.left_behind(site)
