@@ -140,6 +140,8 @@ class Runner:
             except StoreUnavailable as error:
                 self._outage.failed(error, self.clock.monotonic())
         self._mail.send()
+        if did.accepted:  # acks that a broker keeps until the next look are written while the work runs
+            self._mail.receive(self._free())
         return did
 
     def renew(self) -> int:

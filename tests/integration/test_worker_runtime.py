@@ -81,7 +81,7 @@ def stands_still(*paths: Path) -> bool:
 
 def test_27_a_killed_worker_leaves_nothing_that_writes_and_another_takes_over(make_rig: MakeRig) -> None:
     rig = make_rig(BEAT_CONTEXT, BEAT)
-    worker = rig.worker("w1")
+    worker = rig.process("w1")
     uow_id = rig.request("beat")
     own, other = rig.file("own.beat"), rig.file("other.beat")
     rig.until(lambda: min(sizes(own, other)) > 3, "both beat")
@@ -105,7 +105,7 @@ def test_27_what_a_command_line_started_dies_with_the_worker(
     make_rig: MakeRig,
 ) -> None:
     rig = make_rig(BEAT_CONTEXT, BEAT)
-    worker = rig.worker("w1")
+    worker = rig.process("w1")
     rig.request("shell")
     own, deep = rig.file("own.beat"), rig.file("deep.beat")
     rig.until(lambda: min(sizes(own, deep)) > 3, "both beat")
@@ -119,7 +119,7 @@ def test_27_what_a_command_line_started_dies_with_the_worker(
 def test_28_a_stopped_worker_writes_nothing_after_its_lease(make_rig: MakeRig) -> None:
     """A worker that is stopped cannot renew, and cannot stop its child; the guard does."""
     rig = make_rig(BEAT_CONTEXT, BEAT)
-    worker = rig.worker("w1", lease_s=1.5, renew_s=0.3)
+    worker = rig.process("w1", lease_s=1.5, renew_s=0.3)
     uow_id = rig.request("beat")
     own, other = rig.file("own.beat"), rig.file("other.beat")
     rig.until(lambda: min(sizes(own, other)) > 3, "both beat")
@@ -314,7 +314,7 @@ def long(task):
     time.sleep(600)
 """
     rig = make_rig("processes = [managed(n, f'jobs:{n}', 'hourly') for n in ('short', 'long')]", code)
-    worker = rig.worker("w1", grace_s=1.5)
+    worker = rig.process("w1", grace_s=1.5)
     short, long, waiting = rig.request("short"), rig.request("long"), rig.request("short", 1)
     rig.wait(long, "in_progress")
     worker.send_signal(signal.SIGTERM)
@@ -331,7 +331,7 @@ def test_41_a_second_term_does_not_wait_for_the_grace(make_rig: MakeRig) -> None
     rig = make_rig(
         "processes = [managed('slow', 'worker.ready_made:sleep', 'hourly', arguments={'seconds': 600})]"
     )
-    worker = rig.worker("w1", grace_s=600)
+    worker = rig.process("w1", grace_s=600)
     uow_id = rig.request("slow")
     rig.until(lambda: rig.uow(uow_id).progress, "it works")
     worker.send_signal(signal.SIGTERM)
@@ -560,7 +560,7 @@ def write(task):
 
 def test_a_worker_leaves_no_process_behind(make_rig: MakeRig) -> None:
     rig = make_rig(BEAT_CONTEXT, BEAT)
-    worker = rig.worker("w1", grace_s=0.1)
+    worker = rig.process("w1", grace_s=0.1)
     uow_id = rig.request("beat")
     rig.until(lambda: rig.file("pids").exists() and rig.file("pids").read_text(), "it beats")
     children = _children(worker.pid)
