@@ -9,6 +9,8 @@ import errno
 import logging
 import socket
 import threading
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from waitress.server import create_server  # type: ignore[import-untyped]
@@ -25,7 +27,7 @@ from scheduler.core.timetable import Timetable
 THREADS = 20
 STREAMS = 12  # event streams at once; the other threads are for pages
 STOP_S = 3.0
-AGAIN_S = 5.0
+LOOK_S = 1.0
 
 log = logging.getLogger("mx")
 
@@ -40,6 +42,10 @@ class Settings(Protocol):
     @property
     def mx_port(self) -> int:
         """The port; 0 takes a free one."""
+
+    @property
+    def mx_title(self) -> str:
+        """The title of the pages."""
 
     @property
     def box(self) -> str:
@@ -63,6 +69,7 @@ def make_site(
         tokens=Tokens(),
         hub=Hub(clock, stopping, cap=STREAMS),
         hosts=check_bind(settings.mx_host),
+        title=settings.mx_title,
     )
 
 
@@ -116,27 +123,51 @@ def run_mx(
     clock: Clock,
     timetable: Timetable,
     stopping: threading.Event,
+    *,
+    reload: threading.Event | None = None,
+    load_timetable: Callable[[], Timetable] | None = None,
 ) -> int:
-    """Serve until `stopping` is set; the exit code. 2 with one line on stderr if it cannot be served."""
-    try:
-        site = make_site(settings, store, broker, clock, timetable, stopping)
-        listener = bind(settings.mx_host, settings.mx_port)
-    except ConfigError as error:
-        return error.exit_code
+    """Serve until `stopping` is set; the exit code. Raises ConfigError if it cannot be served.
+
+    When `reload` is set, the timetable that `load_timetable` returns is served from then on, at the same
+    address; one that is refused leaves the old one in force.
+    """
+    site = make_site(settings, store, broker, clock, timetable, stopping)
+    listener = bind(settings.mx_host, settings.mx_port)
+    app = App(site)
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a queue of a few requests is no news
     server = create_server(
-        App(site), sockets=[listener], threads=THREADS, ident=None, clear_untrusted_proxy_headers=True
+        app, sockets=[listener], threads=THREADS, ident=None, clear_untrusted_proxy_headers=True
     )
     serving = threading.Thread(target=server.run, name="mx-http", daemon=True)
     serving.start()
     try:
-        while not _announced(store, clock, settings.box, address_of(listener)):
-            if stopping.wait(AGAIN_S):
-                break
-        stopping.wait()
+        _tend(app, settings.box, address_of(listener), stopping, reload, load_timetable)
     finally:
         stopping.set()  # ends the streams, whoever asked us to stop
+        server.task_dispatcher.shutdown(timeout=STOP_S)  # first whoever still answers, then the sockets
         server.close()
         serving.join(STOP_S)
         listener.close()
     return 0
+
+
+def _tend(
+    app: App,
+    box: str,
+    url: str,
+    stopping: threading.Event,
+    reload: threading.Event | None,
+    load_timetable: Callable[[], Timetable] | None,
+) -> None:
+    """Write the address down, and take over a new timetable when told, until it is time to stop."""
+    told = _announced(app.site.store, app.site.clock, box, url)
+    while not stopping.wait(LOOK_S if reload is not None or not told else None):
+        told = told or _announced(app.site.store, app.site.clock, box, url)
+        if reload is not None and load_timetable is not None and reload.is_set():
+            reload.clear()
+            try:
+                app.site = replace(app.site, timetable=load_timetable())
+                log.info("the context was loaded anew")
+            except ConfigError as error:
+                log.error("the context was not reloaded, the old one stays in force: %s", error)

@@ -103,6 +103,7 @@ def page(
         leading=common.at.leading if common else False,
         lease=common.at.leader if common else None,
         version=site.version,
+        site_title=site.title,
         live=common is not None,
         **context,
     )

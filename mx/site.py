@@ -24,5 +24,6 @@ class Site:
     tokens: Tokens
     hub: Hub
     hosts: frozenset[str]  # names under which this server may be asked
+    title: str = "Synergy Scheduler"
     version: str = ""
     wait_s: float = 2.0  # how long an answer waits for a command's outcome

@@ -46,6 +46,10 @@ class NightClock:
         """The night's time."""
         return self.real() + self._shift
 
+    def real_for(self, business: datetime) -> datetime:
+        """When business time will be so late."""
+        return max(business - self._shift, self.real())
+
     def monotonic(self) -> float:
         """Seconds."""
         return time.monotonic()
@@ -54,7 +58,7 @@ class NightClock:
 def make_context() -> Context:
     """Three trees and a freerun."""
     retry = Retry(max_retries=5, delay_s=60)
-    hourly = {"retry": retry, "max_active": 2}
+    hourly: dict[str, Any] = {"retry": retry, "max_active": 2}
     return context(
         [
             managed(
@@ -104,7 +108,7 @@ def state_of(process: str, period: Timeperiod) -> dict[str, Any]:
     return {"state": "processed"}
 
 
-OPEN = {
+OPEN: dict[str, dict[str, Any]] = {
     BAD: {"state": "in_progress", "run": 1, "uow_open": True, "uow": BAD + "#1"},
     "flights_hourly@2013121302": {
         "state": "final_run",
@@ -180,11 +184,15 @@ def uows(real: datetime) -> list[Uow]:
     return [
         one(
             BAD, 1, hour, 1, state="invalid", attempt=5, failures=5, error=failed, owner="worker.weather.1",
-            traceback=f"Traceback (most recent call last):\n  {HOSTILE}\n{failed}", retry_at=real + timedelta(hours=2),
+            traceback=f"Traceback (most recent call last):\n  {HOSTILE}\n{failed}",
+            retry_at=real + timedelta(hours=2),
             started_at=real - timedelta(seconds=64), finished_at=real - timedelta(seconds=61),
-            **lines(("request", "requested", 90, ""), ("accept", "in_progress", 64, ""), ("fail", "invalid", 61, failed)),
+            **lines(
+                ("request", "requested", 90, ""), ("accept", "in_progress", 64, ""), ("fail", "invalid", 61, failed)
+            ),
         ),
-        one("flights_hourly@2013121302", 7, hour + timedelta(hours=4), 1, final=True, **held(9, owner="worker.flights.1")),
+        one("flights_hourly@2013121302", 7, hour + timedelta(hours=4), 1, final=True,
+            **held(9, owner="worker.flights.1")),
         one(RUNNING, 2, hour + timedelta(hours=5), 1, cursor="412", progress={"done": 3, "total": 10},
             **held(4, owner="worker.flights.2")),
         one("flights_monthly@2013120000", 37, datetime(2013, 12, 1, tzinfo=UTC), 744, losses=1, attempt=2,
@@ -212,7 +220,7 @@ def logs(real: datetime) -> list[LogChunk]:
 
 def events(real: datetime, some: list[Job]) -> list[Event]:
     """The last events: dispatches, one failure for good, some chatter."""
-    found = []
+    found: list[Event] = []
     for job in some:
         state = {"processed": "complete", "noop": "no_data", "skipped": "skip"}[job.state]
         found.append(

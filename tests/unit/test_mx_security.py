@@ -16,7 +16,8 @@ def test_this_machine_by_its_names(host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["", "evil.example", "127.0.0.1.evil.example", "localhost:80@evil", "[::1", "127.0.0.1:x", "0.0.0.0"]
+    "host",
+    ["", "evil.example", "127.0.0.1.evil.example", "localhost:80@evil", "[::1", "127.0.0.1:x", "0.0.0.0"],
 )
 def test_another_name_is_not_ours(host: str) -> None:
     assert not host_allowed(host, NAMES)
@@ -24,7 +25,7 @@ def test_another_name_is_not_ours(host: str) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.4", "example.com", ""])
 def test_without_users_only_loopback_is_served(host: str) -> None:
-    with pytest.raises(ConfigError, match="mx_host .* needs users"):
+    with pytest.raises(ConfigError, match=r"mx_host .* needs users"):
         check_bind(host)
 
 
