@@ -24,12 +24,15 @@ import secrets  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
 from collections.abc import Callable, Iterator, Mapping, Sequence  # noqa: E402
+from dataclasses import replace  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import TYPE_CHECKING, Any  # noqa: E402
+from urllib.parse import urlsplit  # noqa: E402
 
-from commands.logs import configure  # noqa: E402
+from commands.logs import configure, last_words  # noqa: E402
 from commands.site import Site  # noqa: E402
 from scheduler.core.errors import ConfigError, InvalidRequest, SchedulerError  # noqa: E402
+from scheduler.core.records import Fact  # noqa: E402
 from settings import add_options, as_options, overrides_of  # noqa: E402
 from supervisor.ledger import Ledger, owner_of, row_id  # noqa: E402
 from supervisor.os_process import PidFile, Running, spawn  # noqa: E402
@@ -38,6 +41,7 @@ from supervisor.roster import SUPERVISOR, Registered, matches  # noqa: E402
 from supervisor.supervisor import Supervisor, stray_of  # noqa: E402
 
 if TYPE_CHECKING:
+    from scheduler.core.ports import Store
     from scheduler.core.process import Process
 
 ROOT = Path(__file__).resolve().parent
@@ -65,6 +69,18 @@ class Part:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.stopping.set())
         self.on_reload(self.reload.set)
+
+    def on_stop(self, call: Callable[[], None]) -> None:
+        """TERM and INT call this too."""
+
+        def stop(*_: object) -> None:
+            self.stopping.set()
+            call()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
+        if self.stopping.is_set():
+            call()
 
     @staticmethod
     def on_reload(call: Callable[[], None]) -> None:
@@ -123,13 +139,50 @@ def run_scheduler(part: Part) -> int:
 
 
 def run_mx(part: Part) -> int:
-    """The dashboard. A reload serves the new timetable at the same address."""
+    """The dashboard. After a reload it serves anew, with the new timetable at the same address."""
     from mx.main import run_mx
 
-    timetable = part.site.timetable
+    site, settings = part.site, part.site.settings
+    _ = site.timetable  # a wrong one is refused before anything is opened
     part.listen()
-    store, broker, clock = part.site.connect(maintain=True)
-    return run_mx(part.site.settings, store, broker, clock, timetable, part.stopping)
+    store, broker, clock = site.connect(maintain=True)
+    while True:
+        ending = threading.Event()
+        part.on_stop(ending.set)
+
+        def reload(ending: threading.Event = ending) -> None:
+            if _reloaded(site):
+                part.reload.set()
+                ending.set()
+
+        part.on_reload(_in_thread(reload))
+        code = run_mx(settings, store, broker, clock, site.timetable, ending)
+        if code or part.stopping.is_set() or not part.reload.is_set():
+            return code
+        part.reload.clear()
+        if settings.mx_port == 0:
+            settings = replace(settings, mx_port=_port_of(store, settings.box))
+
+
+def _port_of(store: Store, box: str) -> int:
+    """The port that the dashboard of `box` took; 0 if it is not known."""
+    fact = store.get(Fact, f"mx:{box}")
+    return 0 if fact is None else urlsplit(str(fact.value.get("url"))).port or 0
+
+
+def _in_thread(call: Callable[[], object]) -> Callable[[], None]:
+    """A signal handler must not load anything itself: it may interrupt a load."""
+    return lambda: threading.Thread(target=call, name="reload", daemon=True).start()
+
+
+def _reloaded(site: Site) -> bool:
+    try:
+        site.reload()
+    except ConfigError as error:
+        log.error("the context was not reloaded, the old one stays in force: %s", error)
+        return False
+    log.info("the context was loaded anew")
+    return True
 
 
 def run_worker(part: Part) -> int:
@@ -139,15 +192,8 @@ def run_worker(part: Part) -> int:
     site, settings, queue = part.site, part.site.settings, part.item.queue
     assert queue is not None, "workers are registered with their queue"
 
-    def reload() -> None:
-        try:
-            site.reload()
-            log.info("the context was loaded anew")
-        except ConfigError as error:
-            log.error("the context was not reloaded, the old one stays in force: %s", error)
-
     slots = site.project.context.queues[queue].slots
-    part.on_reload(lambda: threading.Thread(target=reload, name="reload", daemon=True).start())
+    part.on_reload(_in_thread(lambda: _reloaded(site)))
     return run_worker(
         connect=lambda: site.connect(maintain=True),
         processes=Live(site),
@@ -180,7 +226,7 @@ def run_supervisor(part: Part, *, drain: bool = False) -> int:
     from scheduler.eventlog import EventLog
 
     site, settings = part.site, part.site.settings
-    here = Path.cwd()
+    here, logs = Path.cwd(), settings.state_folder / "logs"
 
     def load() -> dict[str, Registered]:
         site.reload()
@@ -189,7 +235,7 @@ def run_supervisor(part: Part, *, drain: bool = False) -> int:
 
     def launch(item: Registered, instance: str) -> Running:
         argv = [sys.executable, str(ROOT / "process_starter.py"), item.name, *as_options(settings)]
-        stray = stray_of(settings.state_folder / "logs", item.name)
+        stray = stray_of(logs, item.name)
         return spawn(
             argv, folder=here, environment={**os.environ, INSTANCE: instance}, stray=stray, instance=instance
         )
@@ -203,6 +249,7 @@ def run_supervisor(part: Part, *, drain: bool = False) -> int:
         folder=settings.state_folder,
         limits=Limits(grace_s=settings.grace_s),
         leader_lease_s=settings.leader_lease_s,
+        last_words=lambda name: last_words(site.log_file(name)) or last_words(stray_of(logs, name)),
     ).run(drain=drain)
 
 

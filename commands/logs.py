@@ -110,6 +110,25 @@ class PrintedLines(io.TextIOBase):
             self.write(rest + "\n")
 
 
+def last_words(file: Path, limit: int = 300) -> str:
+    """What a process said last: why it ended, if it did. Empty if it said nothing."""
+    try:
+        with file.open("rb") as log:
+            log.seek(max(0, file.stat().st_size - 8192))
+            lines = log.read().decode(errors="replace").split("\n")
+    except OSError:
+        return ""
+    line = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    if line.startswith("{"):
+        try:
+            record = json.loads(line)
+            line = str(record.get("traceback") or record.get("message")).strip().split("\n")[-1]
+        except (ValueError, AttributeError):
+            return ""
+    found = re.fullmatch(r"\S+ [A-Z]+ +\S+: (?P<message>.*)", line)
+    return (found["message"] if found else line)[:limit]
+
+
 def configure(process: str, *, level: str = "INFO", style: str = "text", file: Path | None = None) -> None:
     """Send the log of this process to `file`, or to stderr. `style`: text or json."""
     formatter: logging.Formatter = JsonFormatter(process) if style == "json" else TextFormatter(process)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from commands import box, check
 from commands.site import Site
-from commands.status import look, print_report
+from commands.status import NOT_ALL, Report, look, print_report
 from scheduler.core.errors import ConfigError, InvalidRequest, Refused, SchedulerError
 from settings import ROOT, add_options, as_options, overrides_of
 from supervisor.os_process import Running, spawn
@@ -21,6 +21,7 @@ from supervisor.supervisor import stray_of
 
 UNKNOWN_ARGUMENTS = "arguments"  # name=value words, wherever they stand
 UP_WAIT_S = 30.0
+LEADER_WAIT_S = 5.0  # a leader that was killed may have left a lease
 TAIL_LINES = 5
 
 
@@ -71,8 +72,18 @@ def start_box(site: Site, *, foreground: bool = False) -> int:
     if child.has_ended():
         return _did_not_start(site, child)
     child.close()
-    print_report(look(site))
-    return 0
+    report = box.wait_for(lambda: _complete(site), LEADER_WAIT_S) or look(site)
+    print_report(report)
+    if not report.is_all_up:
+        print("not everything runs; the logs are in", site.log_file(SUPERVISOR).parent, file=sys.stderr)
+    return 0 if report.is_all_up else NOT_ALL
+
+
+def _complete(site: Site) -> Report | None:
+    """What runs, once a scheduler leads and the dashboard says where it is, or somebody failed."""
+    found = look(site)
+    is_done = found.leader is not None and found.dashboard is not None
+    return found if is_done or not found.is_all_up else None
 
 
 def _did_not_start(site: Site, child: Running) -> int:

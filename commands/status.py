@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from commands.site import Site
@@ -17,7 +17,7 @@ from scheduler.core.ports import Store
 from scheduler.core.records import BoxProcess, Fact, Lease
 from settings import add_options, overrides_of
 from supervisor.ledger import LEADER_LEASE
-from supervisor.os_process import holder
+from supervisor.os_process import START_TOLERANCE_S, holder
 from supervisor.roster import SUPERVISOR
 
 NOT_ALL = 3
@@ -82,10 +82,13 @@ def look(site: Site) -> Report:
 
 
 def _dashboard(store: Store, box: str, rows: list[BoxProcess]) -> str | None:
-    if not any(row.box == box and row.kind == "mx" and row.state in UP for row in rows):
-        return None
+    """Where it is, if it runs and has said so since it was started."""
+    row = next((row for row in rows if row.box == box and row.kind == "mx" and row.state in UP), None)
     fact = store.get(Fact, f"mx:{box}")
-    return None if fact is None else str(fact.value.get("url"))
+    if row is None or fact is None:
+        return None
+    started = datetime.fromtimestamp(row.pid_started or 0.0, UTC) - timedelta(seconds=START_TOLERANCE_S)
+    return str(fact.value["url"]) if datetime.fromisoformat(fact.value["since"]) >= started else None
 
 
 def _true(site: Site, row: BoxProcess, now: datetime) -> BoxProcess:
@@ -95,12 +98,12 @@ def _true(site: Site, row: BoxProcess, now: datetime) -> BoxProcess:
         if silent > SILENT_S and row.state in LIVING:
             return replace(row, state="EXITED", message=f"not seen for {span(silent)}")
         return row
+    if row.kind != SUPERVISOR and site.supervisor() is not None:
+        return row  # it knows best
     found = holder(site.pid_file(row.name))
     if found is None:
-        if row.state in LIVING and not (row.state == "STARTING" and site.supervisor() is not None):
-            return replace(row, state="EXITED", pid=None, message="not running")
-        return replace(row, pid=None) if row.state not in LIVING else row
-    if row.pid != found.pid and row.state not in LIVING:
+        return replace(row, state="EXITED", pid=None, message="not running") if row.state in LIVING else row
+    if row.state not in LIVING or row.pid != found.pid:
         return replace(row, state="RUNNING", pid=found.pid, message="runs without a supervisor")
     return row
 

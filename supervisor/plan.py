@@ -77,6 +77,7 @@ class Observed:
     killed: bool = False  # KILL was sent
     silent: bool = False  # alive, and does not do what it should: the scheduler without its lease
     exit_code: int | None = None
+    last_words: str = ""  # what it said before it ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,4 +240,6 @@ def _obituary(seen: Observed) -> str:
     code = seen.exit_code
     if code is None:
         return "is gone"
-    return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+    if code < 0:
+        return f"killed by signal {-code}"
+    return f"exit code {code}" + (f" ({seen.last_words})" if code and seen.last_words else "")

@@ -56,11 +56,13 @@ class Supervisor:
         folder: Path,
         limits: Limits,
         leader_lease_s: float,
+        last_words: Callable[[str], str] = lambda name: "",
     ) -> None:
         """`load` computes what belongs on this box (raises ConfigError); `launch` starts one process, given the
-        name of this run of it; `folder` holds the pid files and the logs."""
+        name of this run of it; `folder` holds the pid files and the logs;
+        `last_words` tells what a process said last."""
         self.ledger, self.box = ledger, ledger.box
-        self._load, self._launch = load, launch
+        self._load, self._launch, self._last_words = load, launch, last_words
         self._run_folder, self._log_folder = folder / "run", folder / "logs"
         self._folder = folder
         self._limits = limits
@@ -190,7 +192,8 @@ class Supervisor:
         for name, running in list(self._running.items()):
             if running.has_ended():
                 seen = self._seen[name]
-                self._seen[name] = replace(seen, alive=False, exit_code=running.exit_code)
+                words = self._last_words(name) if running.exit_code else ""
+                self._seen[name] = replace(seen, alive=False, exit_code=running.exit_code, last_words=words)
                 del self._running[name]
                 if seen.kind == "worker" and not (running.exit_code == 0 and seen.state is State.STOPPING):
                     self._mourn(name, running.identity.instance, running.exit_code)
