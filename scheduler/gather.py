@@ -56,7 +56,11 @@ class Gatherer:
                     )
                     s.looks["open", span] = self._look(where, size)
                 case ("window", process, after, size):
-                    where = (Where("process", "=", process), Where("open", "=", True))
+                    where = (
+                        Where("process", "=", process),
+                        Where("open", "=", True),
+                        Where("uow_open", "=", False),
+                    )
                     if after is not None:
                         where = (*where, Where("start", ">", after))
                     self.reads += 1

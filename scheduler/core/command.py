@@ -39,7 +39,7 @@ COMMAND_VERBS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Command:
     """One act. Its id is the idempotency key: submitting it twice is submitting it once."""
 

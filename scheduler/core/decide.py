@@ -444,7 +444,8 @@ def fill(s: Slice, name: str, after: datetime | None) -> list[Item]:
     if process is None:
         s.known.crowded.discard(name)
         return []
-    size = LOOK if after is not None else min(LOOK, 2 * process.max_active + 8)
+    free = max(0, process.max_active - s.active_of(name))
+    size = LOOK if after is not None else min(LOOK, free + 8)
     ids, complete = s.window(name, after, size)
     items: list[Item] = []
     last = after
@@ -476,6 +477,7 @@ def scan(s: Slice, name: str, after: datetime | None) -> list[Item]:
     ids, complete = s.window(name, after, LOOK)
     items: list[Item] = []
     last = after
+    lacks: list[tuple[Any, ...]] = []
     for id_ in ids:
         job = s.job(id_)
         if job is None:
@@ -485,7 +487,12 @@ def scan(s: Slice, name: str, after: datetime | None) -> list[Item]:
             complete = True
             break
         if job.open and not job.uow_open:
-            items += evaluate(s, id_)
+            try:
+                items += evaluate(s, id_)
+            except Absent as lack:  # name what all of them lack at once: each lack undoes the whole scan
+                lacks += lack.wants
+    if lacks:
+        raise Absent(*lacks)
     if not complete and last is not None:
         items.append(Item("scan", name, last))
     return items
@@ -550,8 +557,8 @@ def advance(s: Slice, name: str) -> list[Item]:
         items += [Item("job", job.id) for job in made]
     else:
         items.append(Item("fill", name))
-    if frontier <= s.now:
-        items.append(Item("advance", name))
+    if frontier <= s.now:  # a turn makes so many rows and no more, or it would outlast the leader's lease
+        items.append(Item("advance", name, frontier))
     return items
 
 

@@ -10,7 +10,7 @@ from typing import Any
 SEVERITIES = ("debug", "info", "success", "warning", "error", "critical")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Event:
     """One fact. `(source, seq)` is its key: numbered without gaps by its only writer."""
 

@@ -18,7 +18,7 @@ def job_id(process: str, timeperiod: str) -> str:
     return f"{process}@{timeperiod}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """One process × one timeperiod. Times are aware UTC; `*_at` without suffix is real time."""
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ProcessRow:
     """What the store remembers of a process. Written by the leading scheduler alone."""
 
@@ -33,7 +33,7 @@ class ProcessRow:
     usual_p95_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Hold:
     """No new unit of work under `scope` while it stands: `*`, `tree:t`, `process:p`, `job:p@t`."""
 
@@ -44,7 +44,7 @@ class Hold:
     until: datetime | None = None  # real time
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Lease:
     """Who is in charge of `name`, until when on the store's clock; `token` rises with every holder."""
 
@@ -56,7 +56,7 @@ class Lease:
     data: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class BoxProcess:
     """One OS process of one box: what is wanted of it, and what its supervisor sees."""
 
@@ -76,7 +76,7 @@ class BoxProcess:
     data: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class LogChunk:
     """A piece of what an attempt printed. `(uow, attempt, n)` is its key."""
 
@@ -87,7 +87,7 @@ class LogChunk:
     text: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class User:
     """Someone, or something, that may use the API. Secrets are kept as hashes only."""
 
@@ -100,7 +100,7 @@ class User:
     data: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Fact:
     """A named small fact: the schema version, the business clock, the context in force."""
 

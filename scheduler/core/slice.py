@@ -14,12 +14,12 @@ undo what it had begun). So the core reads as if it could ask the store, and nev
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from scheduler.core.event import Event, history_entries, history_line
-from scheduler.core.evolve import evolve
+from scheduler.core.evolve import difference, evolve
 from scheduler.core.job import Job
 from scheduler.core.lifecycle import JOB, JOB_FINISHED, UOW
 from scheduler.core.ports import Change, Outgoing
@@ -274,7 +274,10 @@ class Slice:
         return sorted((job for job in found.values() if job is not None), key=lambda j: j.start)
 
     def window(self, process: str, after: datetime | None, size: int) -> tuple[list[str], bool]:
-        """Ids of the next open jobs of a process that begin after `after`, and whether these are all."""
+        """Ids of the next open jobs of a process that begin after `after`, and whether these are all.
+
+        Those with an unfinished unit of work are left out: what is under way is decided when it ends.
+        """
         key = ("window", process, after, size)
         look = self.looks.get(key)
         if look is None:
@@ -286,6 +289,7 @@ class Slice:
             if (
                 job is not None
                 and job.open
+                and not job.uow_open
                 and (after is None or job.start > after)
                 and (last is None or job.start < last)
             ):
@@ -535,22 +539,22 @@ class Slice:
             assert after is not None
             if before is None:
                 inserts.append(after)
-            elif before != after:
+            elif sets := difference(before, after):
                 expect = {"state": before.state, "version": before.version}
-                changes.append(Change(Job, id_, expect, _difference(before, after)))
+                changes.append(Change(Job, id_, expect, sets))
         for id_, uow_before in self._base_uows.items():
             uow_after = self.uows[id_]
             assert uow_after is not None
             if uow_before is None:
                 inserts.append(uow_after)
-            elif uow_before != uow_after:
-                self._drain_uow(uow_before, uow_after, changes, marks)
+            elif sets := difference(uow_before, uow_after):
+                self._drain_uow(uow_before, sets, changes, marks)
         for name, row_before in self.rows_base.items():
             row_after = self.known.rows[name]
             if row_before is None:
                 inserts.append(row_after)
-            elif row_before != row_after:
-                changes.append(Change(ProcessRow, name, {}, _difference(row_before, row_after)))
+            elif sets := difference(row_before, row_after):
+                changes.append(Change(ProcessRow, name, {}, sets))
         lifted = []
         for scope, hold_before in self.holds_base.items():
             hold_after = self.known.holds.get(scope)
@@ -569,8 +573,9 @@ class Slice:
             messages=self.published,
         )
 
-    def _drain_uow(self, before: Uow, after: Uow, changes: list[Change], marks: list[Change]) -> None:
-        sets = _difference(before, after)
+    def _drain_uow(
+        self, before: Uow, sets: dict[str, Any], changes: list[Change], marks: list[Change]
+    ) -> None:
         entry, n = self._entries.get(before.id, (None, 0))
         sets.pop("history", None)
         sets.pop("history_n", None)
@@ -587,18 +592,6 @@ class Slice:
 
 
 _MISSING: Any = object()
-_FIELDS: dict[type, tuple[str, ...]] = {
-    kind: tuple(f.name for f in fields(kind)) for kind in (Job, Uow, ProcessRow)
-}
-
-
-def _difference(before: Any, after: Any) -> dict[str, Any]:
-    return {
-        name: getattr(after, name)
-        for name in _FIELDS[type(before)]
-        if getattr(after, name) != getattr(before, name)
-    }
-
 
 @dataclass(frozen=True, slots=True)
 class Decision:

@@ -24,7 +24,7 @@ def job_of(uow: str) -> str:
     return uow.rpartition("#")[0]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Uow:
     """One dispatch of a job to a worker. Times are aware UTC, real unless said otherwise."""
 
