@@ -7,6 +7,7 @@ kills this process (Linux), and a thread that waits on a pipe ends its group; se
 
 from __future__ import annotations
 
+import faulthandler
 import inspect
 import json
 import os
@@ -300,6 +301,7 @@ def main(end: int, pipe: int, parent: int, folder: str | None) -> None:
     _die_with_worker(parent)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
+    faulthandler.enable()  # a crash leaves its stack in the log
     add_folder(folder)
     child = Child(socket.socket(fileno=end), folder)
     threading.Thread(target=_watch, args=(pipe, child), name="lifeline", daemon=True).start()

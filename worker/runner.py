@@ -80,7 +80,7 @@ class Runner:
         self.processes = processes
         self.owner, self.box = owner, box
         self.lease_s, self.grace_s = lease_s, grace_s
-        self.margin_s = min(3.0, lease_s * 0.05)
+        self.margin_s = min(3.0, lease_s * 0.1)  # to end the work in, before the lease ends
         self._new_token = new_token
         self._mail = Mailbox(broker, clock, queues, owner, executor.capacity)
         self._executions = Executions()
@@ -217,6 +217,8 @@ class Runner:
             execution = self._executions.get(outcome.token)
             if execution is not None and execution.outcome is None:
                 execution.outcome = outcome
+                if outcome.verb == "fail" and self.clock.monotonic() >= execution.lease_ends:
+                    execution.stop = "lost"  # ended by the guard while this worker was stopped: no failure
 
     def _enforce(self, did: Did) -> None:
         """Leases that ended on our own clock, time-outs, and the end of a drain."""
@@ -368,9 +370,13 @@ class Runner:
                 self._compare(execution, stored, did)
 
     def _accepted(self, intent: Intent, did: Did) -> None:
-        """It is ours: start it."""
+        """It is ours: start it, unless the answer came so late that it is not ours any more."""
         execution = intent.execution
         uow, process = execution.uow, execution.process
+        if self.clock.monotonic() >= execution.lease_ends:
+            did.lost.append(uow.id)
+            self._mail.done(uow.id)
+            return
         self._executions.add(execution)
         did.accepted.append(uow.id)
         if self._drain:

@@ -46,7 +46,7 @@ class ProcessExecutor:
         self.clock: Clock | None = None
         self._mark = uuid4().hex
         self._folder = None if folder is None else str(Path(folder).resolve())
-        self._tolerance_s = min(1.0, lease_s * 0.015)
+        self._tolerance_s = min(1.0, lease_s * 0.03)  # a third of the runner's margin
         self._table = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the executor
         self._table.truncate(slots * guard.ROW.size)
         self._rows_shared = mmap.mmap(self._table.fileno(), slots * guard.ROW.size)

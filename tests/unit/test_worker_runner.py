@@ -429,6 +429,27 @@ def test_an_accept_whose_answer_was_lost_is_found_by_its_token() -> None:
     assert stage.broker.depth(["default"]) == {"default": 0}
 
 
+def test_an_accept_whose_answer_comes_after_its_lease_is_not_started() -> None:
+    stage = Stage()
+    uow_id = stage.request()
+    stage.store.faults = ["after"]
+    stage.runner.step(1)
+    stage.clock.advance(58)
+    assert stage.runner.step(1).lost == [uow_id]
+    assert not stage.executor.running and not stage.runner.step(1)
+    assert stage.broker.depth(["default"]) == {"default": 0}
+
+
+def test_28_work_ended_by_the_guard_is_lost_and_no_failure() -> None:
+    stage = Stage()
+    uow_id = stage.request()
+    stage.runner.step(1)
+    stage.clock.advance(58)  # the whole worker was stopped
+    stage.executor.end(uow_id, "fail", error="worker code ended its process (signal SIGKILL)")
+    assert stage.runner.step(1).lost == [uow_id]
+    assert (stage.uow(uow_id).state, stage.uow(uow_id).failures) == ("in_progress", 0)
+
+
 def test_an_accept_that_never_arrived_is_made_again() -> None:
     stage = Stage()
     uow_id = stage.request()
