@@ -483,6 +483,11 @@ def live(site: Site, request: Request) -> Response:
     return response
 
 
+def favicon(site: Site, request: Request) -> Response:
+    """The icon, where nobody named one."""
+    return static(site, request, "icon.svg")
+
+
 def static(site: Site, request: Request, name: str) -> Response:
     """A file of `static/`, by name; with ?v= it may be kept for ever, since its address is its hash."""
     found = asset(name)

@@ -97,6 +97,7 @@ BRIEF = ("id", "process", "timeperiod", "start", "end", "state", "open", "reason
 
 _STRANGE = {code: f"⟨{code:04X}⟩" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 _STRANGE |= {code: chr(0x2400 + code) for code in range(32) if code not in (9, 10, 13)}
+_ODD = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\u202a-\\u202e\\u2066-\\u2069]")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
@@ -104,6 +105,8 @@ def safe_text(text: str) -> str:
     """Text of unknown origin as it can be shown: colour codes of terminals are left out, characters that
     turn the direction of what follows, or that cannot be seen, are named. (Markup is escaped elsewhere.)
     """
+    if _ODD.search(text) is None:  # nearly always
+        return text
     return _ANSI.sub("", text).translate(_STRANGE)
 
 

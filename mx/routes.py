@@ -53,6 +53,7 @@ ROUTES = (
     Route("/theme", pages.theme, "Light, dark, or as the system says", "POST"),
     Route("/live", pages.live, "Event stream: something changed, and what time it is"),
     Route("/static/<name>", pages.static, "Style, script, glyphs"),
+    Route("/favicon.ico", pages.favicon, "The glyph of the tab, for browsers that ask by habit"),
     Route("/healthz", api.healthz, "Whether the store can be read and a scheduler leads"),
     Route("/api/processes", api.processes, "Every process, its definition and what happened to it"),
     Route("/api/jobs", api.jobs, "Jobs of a process; ?process=&state=&limit="),

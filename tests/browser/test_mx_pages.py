@@ -30,8 +30,8 @@ PAGES = {
 }
 
 
-CHECK = """async () => (await axe.run(document, {resultTypes: ['violations']})).violations.map(v =>
-    v.id + ': ' + v.nodes.slice(0, 3).map(n => n.html.slice(0, 160) + ' ' + n.failureSummary.slice(0, 200)).join(' | '))"""
+CHECK = """async () => (await axe.run(document, {resultTypes: ['violations']})).violations.map(v => v.id + ': ' +
+    v.nodes.slice(0, 3).map(n => n.html.slice(0, 160) + ' ' + n.failureSummary.slice(0, 200)).join(' | '))"""
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

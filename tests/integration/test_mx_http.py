@@ -128,7 +128,7 @@ PATHS = (
 
 
 def test_every_route_is_asked_below() -> None:
-    asked = {"/static/<name>", "/live", "/api/commands/<name>"}
+    asked = {"/static/<name>", "/favicon.ico", "/live", "/api/commands/<name>"}
     asked |= {path.partition("?")[0] for path in PATHS}
     for route in ROUTES:
         if route.method == "GET" and route.path not in asked:
