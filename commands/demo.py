@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from commands.demo_box import ROOT, State, SupervisedBox, drain, free_port
 from commands.site import Site
-from scheduler.core.errors import ConfigError, SchedulerError, Unavailable
+from scheduler.core.errors import ConfigError, SchedulerError
 from settings import load_settings
 
 if TYPE_CHECKING:
