@@ -6,8 +6,7 @@ The rules:
   orphaned pip is waited for too).
 * A stamp is written last. Without it, or with the mark of an unfinished installation, .venv is made anew. With it
   and unchanged requirements nothing is installed and no network is needed.
-* pip is not installed into .venv for a normal command; one is borrowed where there is one: Python's own bundled
-  wheel, Debian's, the pip of the python at hand, uv, or the index's.
+* pip is taken from where there is one: Python's own bundled wheel, Debian's, the python at hand, uv, or the index.
 * Nothing is written to HOME. What pip says goes to a log file; people get a line of progress, and on failure its
   last words.
 """
