@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import signal
 
-signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a reload that comes before we listen must not end us
+signal.signal(signal.SIGHUP, lambda *_: None)  # a reload that comes before we listen must not end us
 
 import argparse  # noqa: E402
 import contextlib  # noqa: E402
@@ -250,6 +250,7 @@ def run_supervisor(part: Part, *, drain: bool = False) -> int:
         limits=Limits(grace_s=settings.grace_s),
         leader_lease_s=settings.leader_lease_s,
         last_words=lambda name: last_words(site.log_file(name)) or last_words(stray_of(logs, name)),
+        hang_up_stops=sys.stderr.isatty(),  # the terminal was closed
     ).run(drain=drain)
 
 
@@ -308,7 +309,8 @@ def start(site: Site, name: str, *, foreground: bool, arguments: Mapping[str, An
     if item.kind == SUPERVISOR:  # takes its own pid file
         return ROLES[item.kind](part)
     lock = PidFile(site.pid_file(item.name))
-    lock.take(part.instance)
+    if item.name in site.roster():  # a further worker, started by hand, is nobody's double
+        lock.take(part.instance)
     try:
         return ROLES[item.kind](part)
     finally:

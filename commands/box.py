@@ -101,7 +101,7 @@ def await_up(site: Site, name: str, other_than: int | None = None) -> BoxProcess
         )
         return row if is_done else None
 
-    row = wait_for(look, STATE_WAIT_S) or row_of(site, name)
+    row = wait_for(look, site.settings.grace_s + STATE_WAIT_S) or row_of(site, name)
     if row is None or row.state != "RUNNING" or row.pid == other_than:
         state = "has no row" if row is None else f"{row.state}: {row.message}"
         raise SchedulerError(f"{name} does not run: {state}; its log is {site.log_file(name)}")

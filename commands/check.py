@@ -26,18 +26,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """0 and one line if all is well; else each problem on a line of its own, and 2. Raises ConfigError."""
     site = Site(overrides_of(args))
-    if report(site):
-        return ConfigError.exit_code
+    try:
+        if report(site):
+            return ConfigError.exit_code
+    finally:
+        site.close()
     registered = site.project.context
     kinds = [process.kind for process in registered.processes.values()]
     counts = ", ".join(
         f"{kinds.count(kind)} {kind}" for kind in ("managed", "freerun", "daemon") if kind in kinds
     )
     print(
-        f"ok: {len(kinds)} processes ({counts or 'none'}), {len(registered.trees)} trees,"
-        f" {len(registered.queues)} queues in {site.project.file}"
+        f"ok: {counted(len(kinds), 'process', 'processes')} ({counts or 'none'}),"
+        f" {counted(len(registered.trees), 'tree')}, {counted(len(registered.queues), 'queue')}"
+        f" in {site.project.file}"
     )
     return 0
+
+
+def counted(number: int, noun: str, nouns: str = "") -> str:
+    """As people say it: 1 tree, 2 trees."""
+    return f"{number} {noun if number == 1 else nouns or noun + 's'}"
 
 
 def report(site: Site) -> int:

@@ -10,6 +10,7 @@ Read are: `process_context` (list), `timetable_context` (list), and, if there, `
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import importlib.util
@@ -116,7 +117,8 @@ def _run(file: Path) -> ModuleType:
     before = sys.modules.get(name)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with contextlib.redirect_stdout(sys.stderr):  # what it prints is no answer of ours
+            spec.loader.exec_module(module)
     except BaseException as error:
         if before is None:
             del sys.modules[name]
@@ -179,6 +181,9 @@ def _forget_modules(folder: Path) -> None:
 
 
 def _is_theirs(origin: Path, folder: Path) -> bool:
-    if not origin.is_relative_to(folder):
-        return False
-    return folder != ROOT or origin.name == FILE
+    """A module of the project itself: neither installed nor a part of ours, even where those lie in its folder."""
+    if folder == ROOT:
+        return origin == ROOT / FILE or origin.is_relative_to(ROOT / "examples")
+    is_ours = origin.is_relative_to(ROOT) and not folder.is_relative_to(ROOT)
+    is_installed = "site-packages" in origin.parts or origin.is_relative_to(sys.prefix)
+    return origin.is_relative_to(folder) and not is_ours and not is_installed

@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import Any
 
+from commands.check import counted
 from commands.site import Site
 from commands.table import show
 from scheduler.core.process import Process, Script
@@ -32,7 +33,9 @@ def run(args: argparse.Namespace) -> int:
         after = f", after {', '.join(tree['depends_on'])}" if tree["depends_on"] else ""
         print(f"tree {tree['name']}: {' → '.join(tree['processes'])}{after}")
     for queue in found["queues"]:
-        print(f"queue {queue['name']}: {queue['workers']} workers with {queue['slots']} slots each")
+        print(
+            f"queue {queue['name']}: {counted(queue['workers'], 'worker')} with {counted(queue['slots'], 'slot')}"
+        )
     print(f"on this box ({found['box']}): {', '.join(found['here'])}")
     return 0
 

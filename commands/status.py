@@ -1,4 +1,4 @@
-"""`status`: what runs, on this box and the others. 0 if everything that is wanted runs, else 3.
+"""`status`: what runs, on this box and the others. 0 if everything that is wanted of this box runs, else 3.
 
 The rows of the store say what the supervisors saw last; what they say of this box is compared with its processes.
 """
@@ -39,9 +39,9 @@ class Report:
 
     @property
     def is_all_up(self) -> bool:
-        """Everything that is wanted runs, and this box has a supervisor."""
-        wanted = [row for row in self.rows if row.desired != "off"]
-        has_supervisor = any(row.box == self.box and row.kind == SUPERVISOR for row in wanted)
+        """Everything that is wanted of this box runs, its supervisor included."""
+        wanted = [row for row in self.rows if row.box == self.box and row.desired != "off"]
+        has_supervisor = any(row.kind == SUPERVISOR for row in wanted)
         return has_supervisor and all(row.state in UP for row in wanted)
 
 

@@ -57,15 +57,16 @@ class Supervisor:
         limits: Limits,
         leader_lease_s: float,
         last_words: Callable[[str], str] = lambda name: "",
+        hang_up_stops: bool = False,
     ) -> None:
         """`load` computes what belongs on this box (raises ConfigError); `launch` starts one process, given the
         name of this run of it; `folder` holds the pid files and the logs;
-        `last_words` tells what a process said last."""
+        `last_words` tells what a process said last; `hang_up_stops`: HUP means TERM."""
         self.ledger, self.box = ledger, ledger.box
         self._load, self._launch, self._last_words = load, launch, last_words
         self._run_folder, self._log_folder = folder / "run", folder / "logs"
         self._folder = folder
-        self._limits = limits
+        self._limits, self._hang_up_stops = limits, hang_up_stops
         self._roster: dict[str, Registered] = {}
         self._desired: dict[str, Desired] = {}
         self._seen: dict[str, Observed] = {}
@@ -85,19 +86,19 @@ class Supervisor:
 
         Raises Refused if the box has a supervisor, ConfigError, StoreUnavailable (at the start only).
         """
-        me = self._pid_file.take()
-        try:
-            with Wakeup(self._on_signal, SIGNALS) as wakeup:
+        with Wakeup(self._on_signal, SIGNALS) as wakeup:
+            me = self._pid_file.take()
+            try:
                 self._roster = {} if drain else dict(self._load())
                 self._begin(me)
-                self._stopping = drain
+                self._stopping = self._stopping or drain
                 while self.turn(time.monotonic()):
                     wakeup.wait(self._patience(), self._descriptors())
                 self._end()
-        finally:
-            for running in self._running.values():
-                running.close()
-            self._pid_file.close()
+            finally:
+                for running in self._running.values():
+                    running.close()
+                self._pid_file.close()
         return 0
 
     def turn(self, now: float) -> bool:
@@ -348,7 +349,7 @@ class Supervisor:
     # -- waiting --------------------------------------------------------------------------------------
 
     def _on_signal(self, number: int) -> None:
-        if number == signal.SIGHUP:
+        if number == signal.SIGHUP and not self._hang_up_stops:
             self._reload = True
         elif number == signal.SIGUSR1:
             self._look = True

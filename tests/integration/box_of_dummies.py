@@ -35,13 +35,13 @@ def dummy(folder: Path, name: str, instance: str) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN if "stubborn" in name else lambda *_: stops.append(1))
     (folder / "starts").mkdir(exist_ok=True)
-    with open(folder / "starts" / name, "a") as file:
+    with (folder / "starts" / name).open("a") as file:
         file.write(f"{os.getpid()}\n")
     if "crash" in name:
         os._exit(3)
     while not stops:
         signal.pause()
-    with open(folder / "stops", "a") as file:
+    with (folder / "stops").open("a") as file:
         file.write(f"{name}\n")
 
 

@@ -273,8 +273,7 @@ BAD = {
     "a negative time-out": ("more", 'managed("x", "meter_work:run", "hourly", timeout_s=-1),', "timeout_s"),
     "a cycle": (
         "more",
-        'managed("x", "meter_work:run", "hourly", depends_on=["y"]),'
-        ' managed("y", "meter_work:run", "hourly", depends_on=["x"]),',
+        'managed("x", "meter_work:run", "hourly", depends_on=["x"]),',
         "hold each other up",
     ),
     "a worker in the context": (

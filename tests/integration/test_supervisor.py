@@ -64,7 +64,7 @@ class Box:
 
     def run(self, *words: str) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        with open(self.folder / "supervisor.out", "ab") as out:
+        with (self.folder / "supervisor.out").open("ab") as out:
             program = subprocess.Popen(
                 [sys.executable, str(PROGRAM), str(self.folder), *words],
                 env=environment,
@@ -93,7 +93,9 @@ class Box:
             is_up = row is not None and row.state == "RUNNING" and found is not None and row.pid == found.pid
             return found if is_up and found is not None and found.pid != other_than else None
 
-        return until(look, f"{name} running")
+        found = until(look, f"{name} running")
+        assert found is not None
+        return found
 
     def state(self, name: str, state: str) -> BoxProcess:
         until(lambda: self.row(name).state == state, f"{name} {state}")
@@ -316,3 +318,22 @@ def test_a_process_that_runs_already_is_adopted_not_doubled(box: Box) -> None:
     with pytest.raises(Exception, match="already runs"):
         PidFile(box.pid_file("feed")).take()
     assert box.running("feed") == first
+
+
+def test_a_box_name_is_not_used_twice(box: Box, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Two state folders, one store, one box name: the second one is refused while the first one lives."""
+    first = box.start("feed")
+    box.running("feed")
+    other = tmp_path_factory.mktemp("other")
+    (other / "names").write_text("feed")
+    (other / "store.db").symlink_to(box.folder / "store.db")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    refused = subprocess.run(
+        [sys.executable, str(PROGRAM), str(other)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode != 0 and f"has a supervisor already: pid {first.pid}" in refused.stderr
+    assert first.poll() is None

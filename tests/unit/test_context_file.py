@@ -63,7 +63,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text,expected",
+    ("text", "expected"),
     [
         ("x = (", "process_context.py:1: "),
         ("\nimport nowhere_to_be_found", "process_context.py:2: ModuleNotFoundError"),

@@ -25,7 +25,7 @@ def record(message: str, *args: object, trouble: bool = False, **extra: object) 
 
 
 @pytest.mark.parametrize(
-    "text,expected",
+    ("text", "expected"),
     [
         (URL, "mongodb://anna:***@db.example.org/synergy"),
         ("amqp://guest:guest@localhost", "amqp://guest:***@localhost"),

@@ -172,7 +172,7 @@ def test_what_cannot_be_started_is_named(tmp_path: Path) -> None:
 def test_stray_output_does_not_grow_for_ever(tmp_path: Path) -> None:
     file = tmp_path / "p.out"
     rotate(file)
-    with open(file, "ab") as writer:
+    with file.open("ab") as writer:
         writer.write(b"x" * 100)
         writer.flush()
         rotate(file, limit=50)

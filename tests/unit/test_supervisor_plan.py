@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from supervisor.plan import Action, Desired, Limits, Observed, State, Verb, after, delay_of, plan, settled
 
+Next = tuple[str, str] | None
 LIMITS = Limits(grace_s=10, deaths_max=10)
 NOW = 1000.0
 
 
-def step(state: State, *, wanted: str, alive: bool, **known: object) -> tuple[str, str] | None:
+def step(state: State, *, wanted: str, alive: bool, **known: object) -> Next:
     """The one action for a process in `state` since NOW, as (verb, next state)."""
     seen = Observed(name="p", kind="worker", state=state, alive=alive, since=NOW, **known)  # type: ignore[arg-type]
     want = Desired(name="p", kind="worker", is_on=wanted != "off", restart=wanted == "restart")
@@ -23,7 +24,7 @@ def step(state: State, *, wanted: str, alive: bool, **known: object) -> tuple[st
     return (str(actions[0].verb), str(actions[0].state)) if actions else None
 
 
-DEAD = [  # state, on, off, restart
+DEAD: list[tuple[State, Next, Next, Next]] = [  # state, on, off, restart
     (State.STOPPED, ("start", "STARTING"), None, ("start", "STARTING")),
     (State.STARTING, ("note", "EXITED"), ("note", "EXITED"), ("note", "EXITED")),
     (State.RUNNING, ("note", "EXITED"), ("note", "EXITED"), ("note", "EXITED")),
@@ -32,7 +33,7 @@ DEAD = [  # state, on, off, restart
     (State.EXITED, ("note", "BACKOFF"), ("note", "STOPPED"), ("start", "STARTING")),
     (State.FATAL, None, ("note", "STOPPED"), ("start", "STARTING")),
 ]
-ALIVE = [
+ALIVE: list[tuple[State, Next, Next, Next]] = [
     (State.STOPPED, ("note", "RUNNING"), ("terminate", "STOPPING"), ("terminate", "STOPPING")),
     (State.STARTING, None, ("terminate", "STOPPING"), ("terminate", "STOPPING")),
     (State.RUNNING, None, ("terminate", "STOPPING"), ("terminate", "STOPPING")),
@@ -43,15 +44,15 @@ ALIVE = [
 ]
 
 
-@pytest.mark.parametrize("state,on,off,restart", DEAD, ids=str)
-def test_every_state_of_a_dead_process(state, on, off, restart) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize(("state", "on", "off", "restart"), DEAD, ids=str)
+def test_every_state_of_a_dead_process(state: State, on: Next, off: Next, restart: Next) -> None:
     assert step(state, wanted="on", alive=False, deaths=1) == on
     assert step(state, wanted="off", alive=False, deaths=1) == off
     assert step(state, wanted="restart", alive=False, deaths=1) == restart
 
 
-@pytest.mark.parametrize("state,on,off,restart", ALIVE, ids=str)
-def test_every_state_of_a_living_process(state, on, off, restart) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize(("state", "on", "off", "restart"), ALIVE, ids=str)
+def test_every_state_of_a_living_process(state: State, on: Next, off: Next, restart: Next) -> None:
     assert step(state, wanted="on", alive=True) == on
     assert step(state, wanted="off", alive=True) == off
     assert step(state, wanted="restart", alive=True) == restart
