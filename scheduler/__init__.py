@@ -1,1 +1,1 @@
-"""The scheduler: a pure core (`scheduler.core`) and the shell of engine, inbox, timers and listener around it."""
+"""The scheduler: a pure core (`scheduler.core`) and the shell of engine, daemon and listener around it."""

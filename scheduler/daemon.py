@@ -15,14 +15,14 @@ from scheduler.core.errors import ConfigError, LeaseLost, StoreUnavailable
 from scheduler.core.ports import Broker, Clock, Store
 from scheduler.core.slice import Item
 from scheduler.core.timetable import Timetable
-from scheduler.engine import BATCH, Engine
+from scheduler.engine import Engine
 from scheduler.eventlog import EventLog
-from scheduler.inbox import Inbox
 from scheduler.listener import Listener
 
 log = logging.getLogger(__name__)
 
 BACKOFF_S = (0.1, 5.0)
+LOOK_EVERY_S = 0.05  # while reports flow, the store is asked no more often what else is due
 
 
 class Daemon:
@@ -33,12 +33,14 @@ class Daemon:
         engine: Engine,
         *,
         tick_s: float = 1.0,
+        look_every_s: float = LOOK_EVERY_S,
         load_timetable: Callable[[], Timetable] | None = None,
     ) -> None:
         self.engine = engine
         self.tick_s = tick_s
-        self.inbox = Inbox()
-        self.listener = Listener(engine.broker, self.inbox)
+        self.look_every_s = look_every_s
+        self.listener = Listener(engine.broker, engine.clock)
+        self._look_at = 0.0  # monotonic: when the engine is asked next what is due
         self.eventlog = EventLog()
         self._load_timetable = load_timetable
         self._stopping = threading.Event()
@@ -48,12 +50,12 @@ class Daemon:
     def stop(self) -> None:
         """End the loop after the current turn; the lease is handed over at once."""
         self._stopping.set()
-        self.inbox.wake()
+        self.listener.wake()
 
     def reload(self) -> None:
         """Load the context anew before the next turn."""
         self._reload.set()
-        self.inbox.wake()
+        self.listener.wake()
 
     def run(self) -> None:
         """Lead when the lease is free, until `stop`. Raises ConfigError if the context cannot be in force."""
@@ -90,16 +92,36 @@ class Daemon:
         if not self.leading.is_set():
             log.info("leading as %s", engine.holder)
             self.leading.set()
+            self._look_at = 0.0
             self.listener.start()
-        items = self._reloaded()
-        items += engine.due()
-        items += self.inbox.take(0.0 if items else engine.sleep_s(self.tick_s), BATCH)
+        items = self._inputs()
         if items:
             report = engine.turn(items)
             self.eventlog.write(report.events)
         else:
             engine.keep_lease()
         engine.flush()
+
+    def _inputs(self) -> list[Item]:
+        """What is due, and what was reported; sleeps if there is neither.
+
+        After a turn, and when the sleep ended without a report (it was over, or somebody nudged the leader), the
+        store is asked what is due; not more often while reports flow.
+        """
+        engine, clock = self.engine, self.engine.clock
+        items = self._reloaded()
+        now = clock.monotonic()
+        if now >= self._look_at:
+            items += engine.due()
+            self._look_at = now + (self.look_every_s if items else engine.sleep_s(self.tick_s))
+        else:
+            items += engine.left()
+        reported = self.listener.take(0.0 if items else max(0.0, self._look_at - now))
+        if items or reported:
+            self._look_at = min(self._look_at, clock.monotonic() + self.look_every_s)
+        else:
+            self._look_at = 0.0
+        return items + reported
 
     def _reloaded(self) -> list[Item]:
         if not self._reload.is_set() or self._load_timetable is None:

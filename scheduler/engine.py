@@ -225,8 +225,12 @@ class Engine:
             items.append(Item("job", id_))
         if self._next_sweep is None or real >= self._next_sweep:
             items += self.sweep_items()
+        return items + self.left()
+
+    def left(self) -> list[Item]:
+        """What the last turn left for the next one."""
         later, self._later = self._later, []
-        return items + later
+        return later
 
     def _holds_ended(self, real: datetime) -> list[Item]:
         over = [
