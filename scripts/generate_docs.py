@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import settings
+from scripts.state_machines_page import state_machines_page
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTE = "<!-- made by scripts/generate_docs.py: change the code, then run it -->"
@@ -60,7 +61,10 @@ def settings_page() -> str:
     return SETTINGS + "\n".join(rows) + "\n" + NOT_SETTINGS
 
 
-PAGES: dict[str, Callable[[], str]] = {"docs/settings.md": settings_page}
+PAGES: dict[str, Callable[[], str]] = {
+    "docs/settings.md": settings_page,
+    "docs/state-machines.md": state_machines_page,
+}
 
 
 def outdated() -> list[str]:

@@ -34,7 +34,7 @@ import pytest
 from commands import VERBS
 from mx.routes import ROUTES
 from scheduler.core.command import COMMAND_VERBS
-from scripts import generate_state_machines
+from scripts.generate_docs import outdated
 from settings import FIELDS, NO_SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -320,8 +320,8 @@ def test_the_code_of_writing_workers(tmp_path: Path) -> None:
 # -- what can be compared with the code -------------------------------------------------------------------
 
 
-def test_the_page_of_the_machines_is_what_the_tables_say() -> None:
-    assert generate_state_machines.main(["--check"]) == 0, "run scripts/generate_state_machines.py"
+def test_the_generated_pages_say_what_the_code_says() -> None:
+    assert not outdated(), "run: python -m scripts.generate_docs"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,4 +1,4 @@
-"""Write `docs/state-machines.md` from the tables of `scheduler/core/lifecycle.py`; `--check` only compares.
+"""`docs/state-machines.md`, made from the tables of `scheduler/core/lifecycle.py` by `generate_docs.py`.
 
 The tables are the only place that says which state follows which. The page shows each twice, as a table of all cells
 and as a diagram, so it cannot say anything else. What stands around them (who causes a verb, what a state means) is
@@ -7,21 +7,14 @@ written here, and a verb or a state without its words is an error.
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from scheduler.core.lifecycle import JOB, PROCESS, UOW, Lifecycle  # noqa: E402
-
-PAGE = ROOT / "docs" / "state-machines.md"
+from scheduler.core.lifecycle import JOB, PROCESS, UOW, Lifecycle
 
 HEAD = """\
 # The three state machines
 
-This page is made by `scripts/generate_state_machines.py` from the tables in `scheduler/core/lifecycle.py`. Do not
-edit it; a test compares the two.
+<!-- made by scripts/generate_docs.py: change the code, then run it -->
+
+This page is made from the tables in `scheduler/core/lifecycle.py`; a test compares the two.
 
 An empty cell is an illegal verb: it raises `InvalidTransition`, which names the verb, the state and what is allowed
 there, and changes nothing. How a job gets from one verb to the next (machines, blocking types, triggers) is told in
@@ -102,7 +95,7 @@ has a cell for each of those.
 }
 
 
-def render() -> str:
+def state_machines_page() -> str:
     """The whole page."""
     return "\n".join([HEAD, *(_section(lifecycle) for lifecycle in (JOB, UOW, PROCESS))])
 
@@ -141,22 +134,3 @@ def _diagram(lifecycle: Lifecycle) -> list[str]:
         )
     ]
     return [*lines, "```"]
-
-
-def main(argv: list[str]) -> int:
-    """Write the page, or with `--check` say whether it is up to date."""
-    text = render()
-    if "--check" in argv:
-        if not PAGE.exists() or PAGE.read_text(encoding="utf-8") != text:
-            print(
-                f"{PAGE.relative_to(ROOT)} is out of date: run scripts/generate_state_machines.py",
-                file=sys.stderr,
-            )
-            return 1
-        return 0
-    PAGE.write_text(text, encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
