@@ -53,6 +53,7 @@ class World:
         self.broker = open_broker("embedded:///:memory:")
         self.timetable = Timetable(context(list(processes), list(trees), list(queues), start))
         self.holder = 0
+        self.engine: Engine
         self.options = engine
         self.sent: list[Outgoing] = []
         self.restart()

@@ -334,19 +334,24 @@ def _failed(s: Slice, job: Job, uow: Uow, *, at_once: bool = False) -> list[Item
     row = s.known.rows.get(job.process)
     if process is None or row is None or row.state in ("expired", "deleted"):
         return _give_up(s, job, uow, "failed")
-    reason = reason_to_give_up(process.retry, uow)
-    if reason is not None:
-        return _give_up(s, job, uow, reason)
-    if row.state == "suspended":
+    if row.state == "suspended":  # neither retried nor canceled meanwhile
         if uow.due_at is not None:
             s.change_uow(uow, due_at=None)
         return []
+    reason = reason_to_give_up(process.retry, uow)
+    if reason is not None:
+        return _give_up(s, job, uow, reason)
     found = assess(s, job)
     if found.replaces == uow.id:
         return act(s, job, found)
     if at_once:
         _retry(s, job, uow)
-        return []
+    else:
+        _retry_when_due(s, job, uow, process)
+    return []
+
+
+def _retry_when_due(s: Slice, job: Job, uow: Uow, process: Process) -> None:
     retry_at = uow.retry_at
     if retry_at is None:
         delay = retry_delay(process.retry, uow)
@@ -356,7 +361,6 @@ def _failed(s: Slice, job: Job, uow: Uow, *, at_once: bool = False) -> list[Item
         _retry(s, job, uow)
     elif uow.due_at != retry_at:
         s.change_uow(uow, due_at=retry_at)
-    return []
 
 
 def _retry(s: Slice, job: Job, uow: Uow, *, actor: str = "scheduler") -> None:
@@ -599,10 +603,11 @@ def stands_on(s: Slice, root: Job) -> list[Job]:
     found: dict[str, Job] = {}
     layer = [root]
     while layer:
-        spans = []
-        for job in layer:
-            for edge in s.timetable.dependants(job.process):
-                spans.append(s.clip(s.timetable.dependant_span(edge, job.start, job.end)))
+        spans = [
+            s.clip(s.timetable.dependant_span(edge, job.start, job.end))
+            for job in layer
+            for edge in s.timetable.dependants(job.process)
+        ]
         missing = [("range", span) for span in spans if span.start < span.end and span not in s.ranges]
         if missing:
             raise Absent(*missing)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+_ENCODE = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode  # dumps builds one each time
+
 SEVERITIES = ("debug", "info", "success", "warning", "error", "critical")
 
 
@@ -39,7 +41,7 @@ def history_line(verb: str, state: str, at: datetime, actor: str, message: str =
     if message:
         line["message"] = message
     line.update(data)
-    return json.dumps(line, separators=(",", ":"), ensure_ascii=False) + "\n"
+    return _ENCODE(line) + "\n"
 
 
 def history_entries(history: str, after: int = 0) -> list[dict[str, Any]]:

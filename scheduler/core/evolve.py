@@ -20,7 +20,9 @@ def evolve(record: R, sets: Mapping[str, Any]) -> R:
     known = len(fields)
     fields.update(sets)
     if len(fields) != known:
-        raise TypeError(f"{type(record).__name__} has no fields {sorted(sets.keys() - record.__dict__.keys())}")
+        raise TypeError(
+            f"{type(record).__name__} has no fields {sorted(sets.keys() - record.__dict__.keys())}"
+        )
     return made
 
 
@@ -28,7 +30,5 @@ def difference(before: Any, after: Any) -> dict[str, Any]:
     """The fields of `after` that are not as in `before`, a record of the same kind."""
     old = before.__dict__
     return {
-        name: value
-        for name, value in after.__dict__.items()
-        if value is not old[name] and value != old[name]
+        name: value for name, value in after.__dict__.items() if value is not old[name] and value != old[name]
     }

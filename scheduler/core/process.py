@@ -180,7 +180,8 @@ def _worker(who: str, worker: object) -> str | Script:
         worker = f"{worker.__module__}:{worker.__qualname__}"
     if not isinstance(worker, str) or not re.fullmatch(r"[A-Za-z_][\w.]*[:.][A-Za-z_][\w.]*", worker):
         raise ConfigError(
-            f"{who}: worker {worker!r} is not a path; use 'package.module:function', 'package.module:Class' or script(…)"
+            f"{who}: worker {worker!r} is not a path;"
+            " use 'package.module:function', 'package.module:Class' or script(…)"
         )
     return worker
 

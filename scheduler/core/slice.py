@@ -549,12 +549,7 @@ class Slice:
                 inserts.append(uow_after)
             elif sets := difference(uow_before, uow_after):
                 self._drain_uow(uow_before, sets, changes, marks)
-        for name, row_before in self.rows_base.items():
-            row_after = self.known.rows[name]
-            if row_before is None:
-                inserts.append(row_after)
-            elif sets := difference(row_before, row_after):
-                changes.append(Change(ProcessRow, name, {}, sets))
+        self._drain_rows(inserts, changes)
         lifted = []
         for scope, hold_before in self.holds_base.items():
             hold_after = self.known.holds.get(scope)
@@ -572,6 +567,14 @@ class Slice:
             events=self.events,
             messages=self.published,
         )
+
+    def _drain_rows(self, inserts: list[Any], changes: list[Change]) -> None:
+        for name, before in self.rows_base.items():
+            after = self.known.rows[name]
+            if before is None:
+                inserts.append(after)
+            elif sets := difference(before, after):
+                changes.append(Change(ProcessRow, name, {}, sets))
 
     def _drain_uow(
         self, before: Uow, sets: dict[str, Any], changes: list[Change], marks: list[Change]
@@ -592,6 +595,7 @@ class Slice:
 
 
 _MISSING: Any = object()
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:

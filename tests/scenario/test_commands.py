@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from world import World
 
 from scheduler.core.errors import ConfigError
 from scheduler.core.process import Retry, after, context, managed, tree
 from scheduler.core.timetable import Timetable
+from tests.world import World
 
 NOW = "2020-05-02T00:10:00"
 
@@ -176,6 +176,8 @@ def test_63_suspended_an_invalid_uow_waits_and_is_retried_after_resume() -> None
     w.work("h@2020050100", "fail")
     w.command("suspend", {"process": "h"})
     w.wait(3600)
+    w.work("h@2020050101#1", "fail", permanent=True)
+    assert w.uow("h@2020050101#1").state == "invalid"
     assert w.uow("h@2020050100#1").state == "invalid"
     w.command("resume", {"process": "h"})
     w.wait(10)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from world import World
 
 from scheduler.core.errors import ConfigError
 from scheduler.core.ports import Where
 from scheduler.core.process import freerun, managed, tree
+from tests.world import World
 
 NOW = "2020-05-01T00:00:30"
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from world import World
 
 from scheduler.core.errors import BrokerUnavailable, LeaseLost
 from scheduler.core.ports import REPORT_QUEUE, Change, Outgoing
@@ -14,6 +14,7 @@ from scheduler.core.process import Readiness, Retry, managed
 from scheduler.core.slice import Item
 from scheduler.core.uow import Uow
 from scheduler.engine import Engine
+from tests.world import World
 
 NOW = "2020-05-01T03:10:00"
 
@@ -56,9 +57,21 @@ def test_28_a_renewed_lease_is_never_given_to_anybody_else() -> None:
     w.accept("h@2020050100#1")
     for _ in range(30):
         w.clock.advance(50)
-        until = w.store.now().replace() + (w.uow("h@2020050100#1").lease_until - w.uow("h@2020050100#1").started_at)  # type: ignore[operator]
+        until = w.store.now() + timedelta(seconds=60)
         with w.store.transaction() as tx:
-            assert tx.update([Change(Uow, "h@2020050100#1", {"state": "in_progress"}, {"lease_until": until, "due_at": until})]) == 1
+            assert (
+                tx.update(
+                    [
+                        Change(
+                            Uow,
+                            "h@2020050100#1",
+                            {"state": "in_progress"},
+                            {"lease_until": until, "due_at": until},
+                        )
+                    ]
+                )
+                == 1
+            )
         w.settle()
     assert (w.uow("h@2020050100#1").attempt, w.uow("h@2020050100#1").losses) == (1, 0)
 
@@ -67,7 +80,9 @@ def test_29_doubled_and_stale_reports_change_nothing() -> None:
     w = hourly()
     w.work("h@2020050100")
     before = (w.jobs("h"), w.uows(), len(w.events()))
-    w.broker.publish([Outgoing(REPORT_QUEUE, "h@2020050100#1")] * 3 + [Outgoing(REPORT_QUEUE, "h@2020050199#7")])
+    w.broker.publish(
+        [Outgoing(REPORT_QUEUE, "h@2020050100#1")] * 3 + [Outgoing(REPORT_QUEUE, "h@2020050199#7")]
+    )
     w.settle()
     assert (w.jobs("h"), w.uows(), len(w.events())) == before
 
@@ -94,7 +109,9 @@ def test_30_a_message_without_consumer_waits_and_is_published_again_when_nobody_
     assert w.messages() == ["h@2020050100#1"]
 
 
-def test_31_broker_down_at_publish_the_uow_is_saved_and_published_when_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_31_broker_down_at_publish_the_uow_is_saved_and_published_when_it_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     w = hourly()
     publish = w.broker.publish
 
@@ -162,7 +179,7 @@ def test_34_a_paused_leader_cannot_commit_what_it_decided_before(monkeypatch: py
 def test_a_compare_and_set_that_misses_is_decided_again(monkeypatch: pytest.MonkeyPatch) -> None:
     w = hourly()
     drain = type(w.engine)._apply
-    raced = []
+    raced: list[Any] = []
 
     def race(self: Engine, decision: Any) -> int:
         if decision.changes and not raced:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 
 import pytest
-from world import World, at
 
 from scheduler.core.errors import ConfigError
 from scheduler.core.ports import Where
 from scheduler.core.process import Retry, context, managed, tree
 from scheduler.core.timetable import Timetable
+from tests.world import World, at
 
 HOURLY = managed("h", "m:f", "hourly")
 
@@ -44,7 +45,7 @@ def test_2_every_hour_has_one_day_month_and_year_above_it() -> None:
         "2020-03-01T00:00:00",
     ):
         period = table.containing("h", at(instant))
-        for below, above in zip(names, names[1:], strict=False):
+        for below, above in itertools.pairwise(names):
             edge = next(e for e in table.dependants(below) if e.kind == "child")
             spans = list(table.periods(table.dependant_span(edge, period.start, period.end)))
             assert len(spans) == 1, (below, above)
@@ -79,7 +80,7 @@ def test_5_a_restart_changes_nothing() -> None:
     messages = w.messages()
     w.restart()
     assert (w.jobs("h"), w.uows(), [e.kind for e in w.events()]) == before
-    assert {m for m in w.messages()} == {m for m in messages}
+    assert set(w.messages()) == set(messages)
 
 
 def test_7_one_uow_after_the_close_and_not_before() -> None:

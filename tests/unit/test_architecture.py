@@ -10,9 +10,25 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = ("scheduler", "db", "mq", "worker", "supervisor", "mx", "commands", "client", "simulation", "bench")
-BANNED_IN_CORE = {"os", "time", "random", "threading", "logging", "socket", "subprocess", "sys", "pathlib", "asyncio"}
+BANNED_IN_CORE = {
+    "os",
+    "time",
+    "random",
+    "threading",
+    "logging",
+    "socket",
+    "subprocess",
+    "sys",
+    "pathlib",
+    "asyncio",
+}
 BANNED_CALLS = {"now", "utcnow", "today", "sleep", "open", "print"}
-DRIVERS = {"pymongo": ("db",), "sqlalchemy": ("db", "worker"), "pika": ("mq",), "sqlite3": ("db", "mq", "worker", "bench")}
+DRIVERS = {
+    "pymongo": ("db",),
+    "sqlalchemy": ("db", "worker"),
+    "pika": ("mq",),
+    "sqlite3": ("db", "mq", "worker", "bench"),
+}
 ALLOWED = {
     "scheduler": ("scheduler",),
     "db": ("db", "scheduler.core"),
@@ -55,7 +71,9 @@ def test_the_core_never_asks_for_the_time_and_does_no_io() -> None:
     for path, tree in sources("scheduler/core"):
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
-                name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                name = (
+                    node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                )
                 assert name not in BANNED_CALLS, f"{path.name}:{node.lineno} calls {name}()"
 
 

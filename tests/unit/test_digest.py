@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from world import World
-
 from scheduler.core.digest import COUNTERS, OUTCOMES, digest
 from scheduler.core.process import Retry, managed, tree
+from tests.world import World
 
 
 def test_51_every_outcome_is_counted_once_by_tag_and_reason() -> None:

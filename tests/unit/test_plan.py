@@ -6,14 +6,13 @@ import itertools
 from typing import Any
 
 import pytest
-from world import World
 
 from scheduler import control
 from scheduler.core.errors import InvalidRequest, NotFound
-from scheduler.core.process import managed, tree
+from scheduler.core.process import Retry, managed, tree
 from scheduler.core.retry import reason_to_give_up, republish_delay, retry_delay
-from scheduler.core.process import Retry
 from scheduler.core.uow import Uow
+from tests.world import World
 
 NOW = "2020-05-02T00:10:00"
 
@@ -85,8 +84,14 @@ def test_explain_goes_down_to_the_root() -> None:
 
 
 BLOCKERS: dict[str, tuple[Any, Any]] = {
-    "held": (lambda w: w.command("hold", {"scope": "process:d"}), lambda w: w.command("release", {"scope": "process:d"})),
-    "suspended": (lambda w: w.command("suspend", {"process": "d"}), lambda w: w.command("resume", {"process": "d"})),
+    "held": (
+        lambda w: w.command("hold", {"scope": "process:d"}),
+        lambda w: w.command("release", {"scope": "process:d"}),
+    ),
+    "suspended": (
+        lambda w: w.command("suspend", {"process": "d"}),
+        lambda w: w.command("resume", {"process": "d"}),
+    ),
     "children": (lambda w: None, lambda w: w.work_all("h")),
 }
 

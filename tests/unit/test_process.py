@@ -91,7 +91,11 @@ def test_4_what_concerns_several_is_refused_naming_the_culprit() -> None:
         ([H], [tree("t", ["h"], depends_on=["t"])], "depends on itself"),
         ([H, freerun("f", "m:f")], [tree("t", ["h", "f"])], "'f', a freerun process"),
         ([managed("x", "m:f", "daily", depends_on=["y"])], [], "'y', which is not registered"),
-        ([H, D], [tree("t", ["h"], depends_on=["u"]), tree("u", ["d"], depends_on=["t"]), tree("t", ["d"])], "named 't'"),
+        (
+            [H, D],
+            [tree("t", ["h"], depends_on=["u"]), tree("u", ["d"], depends_on=["t"]), tree("t", ["d"])],
+            "named 't'",
+        ),
     ]
     for processes, trees, words in cases:
         with pytest.raises(ConfigError, match=words):
@@ -102,7 +106,14 @@ def test_4_a_cycle_of_trees_is_refused() -> None:
     """Acceptance 4."""
     a, b = managed("a", "m:f", "daily"), managed("b", "m:f", "daily")
     with pytest.raises(ConfigError, match="a → b → a"):
-        Timetable(context([a, b], [tree("ta", ["a"], depends_on=["tb"]), tree("tb", ["b"], depends_on=["ta"])], (), "2020010100"))
+        Timetable(
+            context(
+                [a, b],
+                [tree("ta", ["a"], depends_on=["tb"]), tree("tb", ["b"], depends_on=["ta"])],
+                (),
+                "2020010100",
+            )
+        )
 
 
 def test_a_managed_process_needs_a_start() -> None:
