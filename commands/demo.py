@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -21,6 +22,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from commands.demo_box import ROOT, State, SupervisedBox, drain, free_port
 from commands.site import Site
@@ -44,6 +46,7 @@ AFTER_S = 3600.0  # business seconds after the new year in which the last hours 
 LOOK_S = 0.25
 STUCK_S = 180.0  # nothing moved for so long: it says what is in the way, and gives up
 GRACE_S = 5.0
+UP_S = 30.0
 WRONG = 1
 INTERRUPTED = 130
 
@@ -165,8 +168,7 @@ class Demo:
         )
         self.port = port
         self.box = SupervisedBox(self.site)
-        self._opened: tuple[Store, Broker, SystemClock] | None = None
-        self._asleep_since = 0.0
+        self._moved = -1, 0.0  # how many jobs had ended, and since when it is that many
 
     # -- the play -------------------------------------------------------------------------------------
 
@@ -307,15 +309,21 @@ class Demo:
         return "" if fact is None else str(fact.value["url"])
 
     def _announce(self) -> None:
-        until = time.monotonic() + 30.0
-        before = self.address() if self.args.keep else ""
-        while (not self.address() or self.address() == before) and time.monotonic() < until:
+        """Say where the dashboard is, once it is there."""
+        until = time.monotonic() + UP_S
+        while not self._is_served() and time.monotonic() < until:
             self._pause(0.1)
-            if before:
-                before = ""
-        if self.port not in (0, PORT) and self.args.port is None:
-            self.show.line(f"port {PORT} is taken, so it is {self.port}")
-        self.show.line(f"dashboard: {self.address()}")
+        if self.args.port is None and self.port != PORT:
+            self.show.line(f"port {PORT} is taken by another program, so it is {self.port or 'another one'}")
+        self.show.line(f"dashboard: {self.address() or 'not up yet'}")
+
+    def _is_served(self) -> bool:
+        where = urlsplit(self.address())
+        try:
+            socket.create_connection((where.hostname or HOST, where.port or self.port), 1.0).close()
+        except OSError:
+            return False
+        return bool(where.port)
 
     def _year(self) -> Year:
         from commands.demo_year import Year
@@ -333,10 +341,10 @@ class Demo:
         return max(p.lag_s for p in self.site.project.context.processes.values() if p.kind == "managed")
 
     def _set_rate(self, rate: float) -> None:
-        """By a command, as an operator would; the same command again while a scheduler is away."""
+        """By a command, as an operator would; a scheduler that is away takes it when it is back."""
         from scheduler.clock import mapping_command
         from scheduler.control import submit, wait
-        from scheduler.core.command import DONE
+        from scheduler.core.command import DONE, PENDING, RUNNING
 
         store, broker, clock = self.connection()
         clock.refresh()
@@ -344,10 +352,12 @@ class Demo:
             return
         value = mapping_command(clock.mapping, clock.real(), rate=rate).to_fact().value
         command = submit(
-            store, broker, "set_clock", {}, actor="demo", arguments={"value": value}, reason="demo"
+            store, broker, "set_clock", {}, actor="demo", arguments={"value": value}, expiry_s=None
         )
-        while wait(store, command, LOOK_S).state != DONE:
+        while (found := wait(store, command, LOOK_S)).state in (PENDING, RUNNING):
             self._pause(0.0)
+        if found.state != DONE:
+            raise SchedulerError(f"the clock was not set: {found.message}")
         clock.refresh()
 
     # -- waiting --------------------------------------------------------------------------------------
@@ -364,7 +374,13 @@ class Demo:
             self.show.line("the supervisor died and was started again; it adopts what runs")
 
     def _check_stuck(self, year: Year, until: datetime, ended: int) -> None:
-        """Give up when nothing moves any more. Raises SchedulerError saying what is in the way."""
+        """With --exit: give up when nothing moves any more. Raises SchedulerError saying what is in the way."""
+        now = time.monotonic()
+        if ended != self._moved[0] or not self.args.exit:
+            self._moved = ended, now
+        elif now - self._moved[1] > STUCK_S:
+            culprits = "; ".join(year.not_done(until)) or "rows that have not landed"
+            raise SchedulerError(f"nothing moved for {STUCK_S:g} s: {culprits}")
 
     def end(self) -> None:
         """Stop every process of the demo; nothing is left behind. May be called twice."""

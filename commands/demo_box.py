@@ -105,6 +105,8 @@ class SupervisedBox:
         if child is None or not child.has_ended():
             return False
         code = child.exit_code
+        if code == 0:
+            raise SchedulerError("the box of the demo was stopped by somebody else")
         if code is not None and code > 0:
             raise SchedulerError(f"the supervisor ended with exit code {code}: {self.last_words()}")
         self.start()

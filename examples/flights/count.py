@@ -1,7 +1,4 @@
-"""Count the year 2013 (UTC) straight from the raw file. It shares nothing with the workers, on purpose.
-
-python count.py [flights.csv.gz [2013-12-30]]        the year, or what of it begins with that day
-"""
+"""Count the year 2013 (UTC) straight from the raw file. It shares nothing with the workers, on purpose."""
 
 import csv
 import gzip
@@ -10,7 +7,7 @@ import sys
 from pathlib import Path
 
 path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("data") / "flights.csv.gz"
-since = sys.argv[2] if len(sys.argv) > 2 else "2013-01-01"
+since = sys.argv[2] if len(sys.argv) > 2 else "2013"  # or the day to begin with
 with gzip.open(path, "rt", encoding="ascii", newline="") as file:
     year = [row for row in csv.DictReader(file) if since <= row["time_hour"] < "2014"]
 counted = {

@@ -84,7 +84,8 @@ def compare(results_file: Path, raw: Path = DATA / "flights.csv.gz", since: str 
 
 def main(arguments: list[str]) -> int:
     """Print both and say whether they are equal, as the exit code."""
-    comparison = compare(Places(Path(arguments[0])).results, *map(Path, arguments[1:]))
+    raw = Path(arguments[1]) if len(arguments) > 1 else DATA / "flights.csv.gz"
+    comparison = compare(Places(Path(arguments[0])).results, raw)
     Console().print(comparison.table())
     for line in comparison.differences():
         print(line, file=sys.stderr)
