@@ -139,10 +139,11 @@ def _with_uow(s: Slice, job: Job, process: Process) -> Assessment:
         uow.state == "invalid"
         and job.state == "in_progress"
         and process.machine in SLICED
+        and s.now >= closes_at(process, job.end)
         and not _own_blockers(s, job, process)
     ):
-        found = _closed_run(s, job, process, everything=False)
-        if found.act == "dispatch_final":
+        found = _by_machine(s, job, process, everything=False)
+        if found.act in ("dispatch_final", "skip"):
             return replace(found, replaces=uow.id)
     words = {
         "requested": "waits for a worker",
