@@ -24,7 +24,14 @@ import pytest
 from scripts.bootstrap import LOG, STAMP, UNFINISHED
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("launch.py", "pyproject.toml", "scripts", "commands/__init__.py", "scheduler/__init__.py")
+PARTS = (
+    "launch.py",
+    "pyproject.toml",
+    "scripts",
+    "commands/__init__.py",
+    "commands/dispatch.py",
+    "scheduler/__init__.py",
+)
 CORE = ("scheduler/core/__init__.py", "scheduler/core/errors.py")
 STAND_IN = """
 def add_arguments(parser):
