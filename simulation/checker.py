@@ -1,0 +1,583 @@
+"""The checker: follows the events of every commit and says which invariant is broken.
+
+It believes the events and its own arithmetic. Rows of the store are read only to be compared with what the
+events say, and for what no event tells (cursors, how many units of work are unfinished).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from scheduler.core.event import Event
+from scheduler.core.job import Job
+from scheduler.core.ports import Outgoing, Where
+from scheduler.core.process import Process
+from scheduler.core.records import Hold, Lease
+from scheduler.core.trigger import parse_trigger
+from scheduler.core.uow import Uow, job_of
+from simulation.almanac import Almanac, Need, Period
+from simulation.executor import Execution
+from simulation.model import (
+    FINISHED,
+    JOB_MOVES,
+    PEOPLE,
+    UOW_FINISHED,
+    UOW_MOVES,
+    Broken,
+    JobView,
+    Model,
+    UowView,
+)
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+SLICED = ("continuous", "recomputing")
+UNFINISHED = ("requested", "in_progress", "invalid")
+
+
+class Checker:
+    """One run's conscience."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.store = world.store
+        self.almanac = Almanac(world.context)
+        self.model = Model()
+        self._begin_commit()
+
+    def _begin_commit(self) -> None:
+        self.before: dict[str, str] = {}  # job -> its state before this commit, for those that changed
+        self.reopened: set[str] = set()
+        self.touched_uows: dict[str, None] = {}
+        self.commands: list[tuple[str, dict[str, Any]]] = []
+        self.rows: dict[str, Uow] = {}
+        self.run_now = False
+
+    # -- a commit ---------------------------------------------------------------------------------
+
+    def committed(self, holder: str) -> None:
+        """A scheduler's transaction is in the store: everything about it must be right."""
+        lease = self.store.get(Lease, "leader")
+        if lease is not None and lease.holder != holder:
+            raise Broken(12, f"{holder} committed while {lease.holder} leads (token {lease.token})")
+        where = (Where("source", "=", "scheduler"), Where("seq", ">", self.model.seq))
+        events = self.store.find(Event, where, ("seq",))
+        if not events:
+            return
+        self._begin_commit()
+        ids = sorted({e.uow for e in events if e.uow is not None})
+        if ids:
+            self.rows = {u.id: u for u in self.store.find(Uow, (Where("id", "in", ids),))}
+        self.run_now = any(e.kind == "command.done" and (e.data or {}).get("verb") == "run_now" for e in events)
+        for event in events:
+            if event.seq != self.model.seq + 1:
+                raise Broken(8, f"event {event.seq} follows event {self.model.seq}")
+            self.model.seq = event.seq
+            self._event(event)
+        self._compare()
+        self._in_flight(events)
+        for verb, target in self.commands:
+            self._cascade(verb, target)
+
+    def _event(self, event: Event) -> None:
+        entity, _, verb = event.kind.partition(".")
+        data = event.data or {}
+        match entity:
+            case "job" if verb in JOB_MOVES:
+                self._job_event(event, verb, data)
+            case "job" if verb in ("make", "submit"):
+                assert event.process is not None and event.timeperiod is not None
+                self._made(event.process, event.timeperiod, event)
+            case "uow":
+                self._uow_event(event, verb, data)
+            case "process":
+                self._process_event(event, verb, data)
+            case "hold":
+                self._hold_event(verb, str(data.get("scope")))
+            case "command" if verb == "done":
+                self.commands.append((str(data.get("verb")), dict(data.get("target") or {})))
+
+    # -- rows come into being -----------------------------------------------------------------------
+
+    def _made(self, process: str, label: str, event: Event) -> JobView:
+        id_ = f"{process}@{label}"
+        if id_ in self.model.jobs:
+            raise Broken(8, f"{id_} is made a second time", id_)
+        if process in self.almanac.managed:
+            period = self._period(process, label)
+        else:
+            period = Period(event.business_at, event.business_at, label)
+        found = self.model.jobs[id_] = JobView(id_, process, period)
+        return found
+
+    def _period(self, process: str, label: str) -> Period:
+        text = label.ljust(12, "0")
+        month, day = max(1, int(text[4:6])), max(1, int(text[6:8]))
+        instant = datetime(int(text[:4]), month, day, int(text[8:10]), int(text[10:12]), tzinfo=UTC)
+        period = self.almanac.at(process, instant)
+        if period.label != label:
+            raise Broken(4, f"{process} has no period {label}; it would be {period.label}")
+        return period
+
+    def _process_event(self, event: Event, verb: str, data: dict[str, Any]) -> None:
+        name = event.process or ""
+        if verb == "advance":
+            if data.get("labels") is not None:
+                labels = list(data["labels"])
+            else:
+                first, last = self._period(name, data["from"]), self._period(name, data["to"])
+                labels = [p.label for p in self.almanac.between(name, first.start, last.end)]
+            if len(labels) != data["jobs"]:
+                raise Broken(4, f"{name}: {data['jobs']} rows were made, there are {len(labels)} periods")
+            for label in labels:
+                self._made(name, label, event)
+        elif "state" in data:
+            self.model.processes[name] = data["state"]
+        elif verb == "set_max_active":
+            self.model.max_active[name] = data["max_active"]
+        elif verb == "set_trigger":
+            self.model.triggers[name] = data["trigger"]
+        elif verb == "reset":
+            self.model.max_active.pop(name, None)
+            self.model.triggers.pop(name, None)
+
+    def _hold_event(self, verb: str, scope: str) -> None:
+        if verb == "set":
+            hold = self.store.get(Hold, scope)
+            self.model.holds[scope] = hold.until if hold is not None else None
+        else:
+            self.model.holds.pop(scope, None)
+
+    # -- units of work ------------------------------------------------------------------------------
+
+    def _uow_event(self, event: Event, verb: str, data: dict[str, Any]) -> None:
+        assert event.uow is not None
+        id_, job = event.uow, self.model.jobs.get(job_of(event.uow))
+        if job is None:
+            raise Broken(8, f"{id_} belongs to no job")
+        uow = self.model.uows.setdefault(id_, UowView(id_, job.id))
+        self.touched_uows[id_] = None
+        if verb == "let_go":
+            if job.stopping == id_:
+                job.stopping = None
+            return
+        uow.lines += 1
+        if event.ref != f"{id_}/{uow.lines}":
+            raise Broken(8, f"line {uow.lines} of {id_} is {event.ref}", job.id)
+        sources, state = UOW_MOVES.get(verb, ((), ""))
+        if uow.state not in sources:
+            raise Broken(7, f"{id_} was {uow.state or 'not there'}, and then came {verb}", job.id)
+        old, uow.state = uow.state, state
+        if data.get("state") != state:
+            raise Broken(8, f"{id_}: {verb} leads to {state}, its line says {data.get('state')}", job.id)
+        is_work = "#check-" not in id_
+        match verb:
+            case "request" | "retry":
+                uow.attempt = data["attempt"]
+                self._requested(event, job, uow, verb)
+            case "accept":
+                uow.owner, uow.accepted = event.actor, data["version"]
+            case "succeed" | "no_data" | "release":
+                self._by_holder(event, uow, data)
+            case "fail":
+                self._fail(event, uow, old, data)
+            case "cancel" if old == "in_progress" and event.actor != uow.owner:
+                if is_work:
+                    job.stopping = id_
+            case "stopped":
+                if event.actor != uow.owner:
+                    raise Broken(1, f"{event.actor} says it let go of {id_}, which {uow.owner} held", job.id)
+                if job.stopping == id_:
+                    job.stopping = None
+        if verb in ("succeed",) and is_work and job.uow == id_:
+            job.produced = True
+            row = self.rows[id_]
+            if row.cursor_end is not None:
+                job.cursor = row.cursor_end
+
+    def _by_holder(self, event: Event, uow: UowView, data: dict[str, Any]) -> None:
+        if event.actor != uow.owner or data.get("version") != uow.accepted + 1:
+            raise Broken(
+                1,
+                f"{event.kind} of {uow.id} by {event.actor} (version {data.get('version')}),"
+                f" it was accepted by {uow.owner} (version {uow.accepted})",
+                uow.job,
+            )
+
+    def _fail(self, event: Event, uow: UowView, old: str, data: dict[str, Any]) -> None:
+        if event.actor == "scheduler":
+            if old == "in_progress":
+                uow.losses += 1
+            return
+        self._by_holder(event, uow, data)
+        uow.failures += 1
+        row = self.rows.get(uow.id)
+        uow.permanent = row is not None and row.permanent and row.history_n == uow.lines
+
+    def _requested(self, event: Event, job: JobView, uow: UowView, verb: str) -> None:
+        is_work = "#check-" not in uow.id
+        if is_work:
+            job.requested = event.seq
+        state = self.model.processes.get(job.process)
+        if state != "scheduled" and event.actor == "scheduler":
+            raise Broken(4, f"{verb} of {uow.id} while {job.process} is {state}", job.id)
+        process = self.world.context.processes[job.process]
+        if verb == "retry":
+            retry = process.retry
+            over = uow.permanent or uow.failures > retry.max_retries or uow.losses > retry.max_lost
+            if over and event.actor == "scheduler":
+                raise Broken(
+                    3, f"{uow.id} is retried after {uow.failures} failures and {uow.losses} losses", job.id
+                )
+            return
+        hold = self.held(job, event)
+        if hold is not None:
+            raise Broken(4, f"{uow.id} was requested under the hold on {hold}", job.id)
+        if job.state in FINISHED:
+            raise Broken(6, f"{uow.id} was requested, and {job.id} is {job.state}", job.id)
+        if not is_work:
+            return
+        if job.stopping is not None:
+            raise Broken(2, f"{uow.id} was requested while {job.stopping} still stops", job.id)
+        last = self.model.uows.get(job.uow or "")
+        if last is not None and last.state not in UOW_FINISHED:
+            raise Broken(2, f"{uow.id} was requested while {last.id} is {last.state}", job.id)
+        row = self.rows[uow.id]
+        wanted = job.cursor if process.machine == "continuous" else None
+        if row.cursor != wanted:
+            raise Broken(3, f"{uow.id} begins at {row.cursor}, the last one ended at {wanted}", job.id)
+        job.before, job.uow = job.uow, uow.id
+
+    def held(self, job: JobView, event: Event | None = None) -> str | None:
+        """The scope of a hold over a job, or None."""
+        tree = self.almanac.tree_of.get(job.process)
+        now = event.at if event is not None else self.world.clock.real()
+        for scope in ("*", f"tree:{tree}", f"process:{job.process}", f"job:{job.id}"):
+            if scope in self.model.holds:
+                until = self.model.holds[scope]
+                if until is None or until > now:
+                    return scope
+        return None
+
+    # -- jobs ---------------------------------------------------------------------------------------
+
+    def _job_event(self, event: Event, verb: str, data: dict[str, Any]) -> None:
+        id_ = f"{event.process}@{event.timeperiod}"
+        job = self.model.jobs.get(id_)
+        if job is None:
+            raise Broken(8, f"{verb} of {id_}, which was never made", id_)
+        sources, state = JOB_MOVES[verb]
+        if job.state not in sources:
+            raise Broken(6, f"{id_} was {job.state}, and then came {verb}", id_)
+        self.before.setdefault(id_, job.state)
+        by_people = event.actor != "scheduler"
+        if verb.startswith("dispatch"):
+            self._dispatched(event, job, verb)
+        elif verb in ("complete", "no_data"):
+            self._decided(event, job, verb)
+        elif verb == "skip" and not by_people and data.get("reason") not in PEOPLE:
+            self._skipped(event, job, str(data.get("reason")))
+        job.state, job.version, job.reason = state, job.version + 1, data.get("reason")
+        if verb.startswith("dispatch"):
+            job.run = data["run"]
+            job.ticked = event.business_at
+        elif verb == "reprocess":
+            self.model.late.pop(id_, None)
+            self.reopened.add(id_)
+            job.reopened += 1
+            job.first_run, job.produced, job.cursor = job.run, False, None
+        elif state in FINISHED:
+            late = self.model.late.pop(id_, None)
+            if late is not None and job.reason not in PEOPLE:
+                raise Broken(3, f"{id_} is {state}, though late data came at event {late}", id_)
+            job.settled, job.settled_at = event.seq, event.at
+
+    def related(self, job: JobView, *, up: bool = False) -> Iterator[tuple[Need, list[tuple[str, JobView | None]]]]:
+        """What a job stands on (or, `up`, what stands on it), edge by edge; None where no row is."""
+        for need in (self.almanac.served if up else self.almanac.needs).get(job.process, ()):
+            other = need.of if up else need.on
+            if self.model.processes.get(other) in ("expired", "deleted"):
+                continue
+            found = self.almanac.dependants(need, job.period) if up else self.almanac.inputs(need, job.period)
+            ids = [f"{other}@{p.label}" for p in found]
+            yield need, [(id_, self.model.jobs.get(id_)) for id_ in ids]
+
+    def _inputs_finished(self, job: JobView, what: str, kinds: Sequence[str] = ("child", "dependency")) -> None:
+        for need, rows in self.related(job):
+            if need.kind in kinds:
+                for id_, row in rows:
+                    if row is None or not row.finished:
+                        state = "not there" if row is None else row.state + (" and stopping" if row.stopping else "")
+                        raise Broken(3, f"{what} of {job.id}, and its {need.kind} {id_} is {state}", job.id, id_)
+
+    def _newer_than_inputs(self, job: JobView, what: str) -> None:
+        for _, rows in self.related(job):
+            for id_, row in rows:
+                if row is not None and row.settled > job.requested:
+                    raise Broken(
+                        3,
+                        f"{what} of {job.id} by a run requested at event {job.requested},"
+                        f" its input {id_} finished at {row.settled}",
+                        job.id,
+                        id_,
+                    )
+
+    def closes(self, process: Process, job: JobView) -> Any:
+        """When its period counts as closed."""
+        return job.period.end + timedelta(seconds=process.lag_s)
+
+    def _dispatched(self, event: Event, job: JobView, verb: str) -> None:
+        process = self.world.context.processes[job.process]
+        if process.kind != "managed":
+            return
+        now = event.business_at
+        if job.period.start > now:
+            raise Broken(4, f"{job.id} was dispatched before it began", job.id)
+        if process.blocking == "children":
+            self._inputs_finished(job, verb)
+        elif process.blocking == "dependencies":
+            self._inputs_finished(job, verb, ("dependency",))
+            self._no_skipped_dependency(job, verb)
+        closed = now >= self.closes(process, job)
+        if verb == "dispatch_final":
+            if not closed:
+                raise Broken(3, f"the final run of {job.id} was requested before its close", job.id)
+            self._inputs_finished(job, verb)
+        elif process.machine in SLICED:
+            if closed:
+                raise Broken(3, f"a slice of {job.id} was requested after its close", job.id)
+            self._tick(event, process, job)
+        else:
+            if not closed:
+                raise Broken(3, f"{job.id} was dispatched before its close", job.id)
+            if job.reopened or process.blocking != "normal" or job.state != "embryo":
+                self._inputs_finished(job, verb)
+        self._fired(event, process, job)
+
+    def _no_skipped_dependency(self, job: JobView, what: str) -> None:
+        for need, rows in self.related(job):
+            for id_, row in rows:
+                if need.kind == "dependency" and row is not None and row.state == "skipped":
+                    raise Broken(3, f"{what} of {job.id}, whose dependency {id_} is skipped", job.id, id_)
+
+    def _tick(self, event: Event, process: Process, job: JobView) -> None:
+        trigger = process.trigger
+        if trigger is None or trigger.kind != "every" or job.process in self.model.triggers or self.run_now:
+            return
+        row = self.rows.get(job.before or "") or (self.store.get(Uow, job.before) if job.before else None)
+        if row is not None and row.more:
+            return
+        every = int(trigger.interval_s or 1)
+        if job.ticked is not None and int(job.ticked.timestamp()) // every == int(event.business_at.timestamp()) // every:
+            raise Broken(3, f"{job.id} ran twice in one tick of {trigger.text}", job.id)
+
+    def _fired(self, event: Event, process: Process, job: JobView) -> None:
+        text = self.model.triggers.get(job.process)
+        trigger = parse_trigger(text) if text is not None else process.trigger
+        if trigger is None or trigger.kind == "every" or self.run_now:
+            return
+        fire = trigger.first_at_or_after(job.period.end)
+        if fire is None or fire > event.business_at:
+            raise Broken(3, f"{job.id} was dispatched before {trigger.text!r} fired", job.id)
+
+    def _decided(self, event: Event, job: JobView, verb: str) -> None:
+        """complete and no_data: by the last unit of work, after all inputs, over all inputs."""
+        process = self.world.context.processes[job.process]
+        uow = self.model.uows.get(job.uow or "")
+        if uow is None or uow.state not in ("processed", "noop"):
+            state = uow.state if uow is not None else "not there"
+            raise Broken(3, f"{verb} of {job.id}, and its last unit of work {job.uow} is {state}", job.id)
+        if (verb == "complete") != (uow.state == "processed" or job.produced):
+            raise Broken(3, f"{verb} of {job.id} by {uow.id}, which is {uow.state}", job.id)
+        if process.kind != "managed":
+            return
+        if process.machine in SLICED and job.state != "final_run":
+            raise Broken(3, f"{verb} of {job.id} without a final run", job.id)
+        self._inputs_finished(job, verb)
+        self._newer_than_inputs(job, verb)
+
+    def _skipped(self, event: Event, job: JobView, reason: str) -> None:
+        process = self.world.context.processes[job.process]
+        if reason == "catchup":
+            if process.catchup == "all" or event.business_at < self.closes(process, job):
+                raise Broken(3, f"{job.id} was skipped as catchup", job.id)
+        elif reason == "dependency":
+            rows = [row for need, found in self.related(job) for _, row in found if need.kind == "dependency"]
+            if not any(row is not None and row.state == "skipped" for row in rows):
+                raise Broken(3, f"{job.id} was skipped, and none of its dependencies is", job.id)
+        elif reason == "children":
+            rows = [row for need, found in self.related(job) for _, row in found if need.kind == "child"]
+            if not rows or any(row is None or row.state != "skipped" or row.stopping for row in rows) or job.produced:
+                raise Broken(3, f"{job.id} was skipped, and not all its children are", job.id)
+        elif reason == "timed_out" and process.readiness is not None and job.state != "final_run":
+            return
+        else:
+            uow = self.model.uows.get(job.uow or "")
+            if uow is None or uow.state != "canceled":
+                raise Broken(3, f"{job.id} was skipped as {reason}, and {job.uow} is not canceled", job.id)
+            if process.kind == "managed":
+                if process.machine in SLICED and job.state != "final_run":
+                    raise Broken(3, f"{job.id} was skipped as {reason} by a slice", job.id)
+                self._inputs_finished(job, f"skip ({reason})")
+                self._newer_than_inputs(job, f"skip ({reason})")
+
+    # -- after the events of a commit ---------------------------------------------------------------
+
+    def _compare(self) -> None:
+        """Invariant 8 for what this commit touched: the events give the rows."""
+        if self.before:
+            for row in self.store.find(Job, (Where("id", "in", sorted(self.before)),)):
+                self.same_job(row)
+        for id_ in self.touched_uows:
+            self.same_uow(self.rows[id_])
+
+    def same_job(self, row: Job) -> None:
+        """A stored job is what its events say."""
+        view = self.model.jobs.get(row.id)
+        if view is None:
+            raise Broken(8, f"{row.id} is stored, and no event made it", row.id)
+        stored = (row.state, row.run, row.version, row.open)
+        told = (view.state, view.run, view.version, not view.finished)
+        if stored != told:
+            raise Broken(8, f"{row.id} is stored as {stored}, its events give {told}", row.id)
+        if view.state in FINISHED and row.reason != view.reason:
+            raise Broken(8, f"{row.id} is stored with {row.reason}, its events give {view.reason}", row.id)
+
+    def same_uow(self, row: Uow) -> None:
+        """A stored unit of work is what its events say, as far as they were copied."""
+        view = self.model.uows.get(row.id)
+        if view is None:
+            raise Broken(8, f"{row.id} is stored, and no event tells of it", job_of(row.id))
+        if row.copied != view.lines:
+            raise Broken(8, f"{row.id}: {view.lines} lines are events, {row.copied} are marked so", job_of(row.id))
+        if row.history_n == view.lines and (row.state, row.attempt) != (view.state, view.attempt):
+            raise Broken(
+                8, f"{row.id} is stored as {row.state}, attempt {row.attempt}; its events give {view.state}", view.job
+            )
+
+    def _in_flight(self, events: Sequence[Event]) -> None:
+        """At most one unfinished unit of work a job, none of a job that ended, and max_active a process."""
+        kinds = {e.kind for e in events}
+        if not kinds & {"uow.request", "job.reprocess", "job.skip", "job.mark_done", "job.complete"}:
+            return
+        where = (Where("state", "in", UNFINISHED), Where("kind", "=", "work"))
+        per_process: dict[str, int] = {}
+        for id_, process in self.store.select(Uow, ("id", "process"), where, ("id",)):
+            job = self.model.jobs[job_of(id_)]
+            per_process[process] = per_process.get(process, 0) + 1
+            if job.uow != id_:
+                raise Broken(2, f"{id_} is unfinished beside {job.uow}", job.id)
+            if job.state not in ("in_progress", "final_run"):
+                raise Broken(2, f"{id_} is unfinished, and {job.id} is {job.state}", job.id)
+        for name in {e.process for e in events if e.kind == "uow.request" and e.process}:
+            process = self.world.context.processes[name]
+            limit = self.model.max_active.get(name, process.max_active)
+            if per_process.get(name, 0) > limit and not (process.kind == "freerun" and process.overlap == "allow"):
+                raise Broken(2, f"{name} has {per_process[name]} unfinished units of work; max_active is {limit}")
+
+    def _cascade(self, verb: str, target: dict[str, Any]) -> None:
+        """Invariant 5: all of a cascade is in this commit, or nothing."""
+        roots = [self.model.jobs[id_] for id_ in target.get("jobs", ()) if id_ in self.model.jobs]
+        for root in roots:
+            was = self.before.get(root.id, root.state)
+            if verb == "reprocess" or (verb == "mark_done" and was == "skipped"):
+                for job in [root, *self.above(root)] if verb == "reprocess" else self.above(root):
+                    if self.before.get(job.id, job.state) != "embryo" and job.id not in self.reopened:
+                        raise Broken(5, f"{verb} of {root.id} left {job.id} as {job.state}", root.id, job.id)
+            elif verb == "skip":
+                for id_ in self._below(root):
+                    found = self.model.jobs.get(id_)
+                    if (found is None or found.state not in FINISHED) and id_ not in self.reopened:
+                        state = found.state if found is not None else "not there"
+                        raise Broken(5, f"skip of {root.id} left {id_} as {state}", root.id, id_)
+            elif verb == "late_data" and was != "embryo" and not self._by_person(root):
+                for job in [root, *self.above(root)]:
+                    self._late(root, job)
+
+    def _late(self, root: JobView, job: JobView) -> None:
+        if self.before.get(job.id, job.state) == "embryo" or self._by_person(job) or job.id in self.reopened:
+            return
+        if job.state == "embryo":
+            return
+        row = self.store.get(Job, job.id)
+        if row is None or row.again is None:
+            raise Broken(5, f"late data for {root.id} left {job.id} as {job.state}", root.id, job.id)
+        self.model.late[job.id] = self.model.seq
+
+    def _by_person(self, job: JobView) -> bool:
+        return job.state in FINISHED and job.reason in PEOPLE
+
+    def above(self, root: JobView) -> list[JobView]:
+        """Ancestors and dependants that have rows, transitively."""
+        found: dict[str, JobView] = {}
+        layer = [root]
+        while layer:
+            layer_next = []
+            for job in layer:
+                for _, rows in self.related(job, up=True):
+                    for id_, row in rows:
+                        if row is not None and id_ not in found and id_ != root.id:
+                            found[id_] = row
+                            layer_next.append(row)
+            layer = layer_next
+        return list(found.values())
+
+    def _below(self, root: JobView) -> list[str]:
+        """What a skip covers: the job, its descendants, and strict dependants that have rows."""
+        found = {root.id: None}
+        layer: list[tuple[str, Period]] = [(root.process, root.period)]
+        while layer:
+            name, period = layer.pop()
+            for need in self.almanac.needs.get(name, ()):
+                if need.kind == "child":
+                    for p in self.almanac.inputs(need, period):
+                        if f"{need.on}@{p.label}" not in found:
+                            found[f"{need.on}@{p.label}"] = None
+                            layer.append((need.on, p))
+            for need in self.almanac.served.get(name, ()):
+                if need.kind == "dependency" and self.world.context.processes[need.of].blocking == "dependencies":
+                    for p in self.almanac.dependants(need, period):
+                        id_ = f"{need.of}@{p.label}"
+                        if id_ in self.model.jobs and id_ not in found:
+                            found[id_] = None
+                            layer.append((need.of, p))
+        return list(found)
+
+    # -- messages and executions ----------------------------------------------------------------------
+
+    def publishing(self, kind: str, messages: Sequence[Outgoing]) -> None:
+        """Invariant 9: nothing is published that was not saved."""
+        ids = sorted({m.body for m in messages if "#" in m.body})
+        if not ids:
+            return
+        saved = {row[0] for row in self.store.select(Uow, ("id",), (Where("id", "in", ids),))}
+        for id_ in ids:
+            if id_ not in saved:
+                raise Broken(9, f"a {kind} published {id_}, which is not in the store", job_of(id_))
+
+    def started(self, execution: Execution) -> None:
+        """Invariants 1 and 2: nothing else of this job is executed now."""
+        job = job_of(execution.uow.id)
+        now = self.world.clock.monotonic()
+        if execution.uow.kind != "work":
+            return
+        others = []
+        for other in self.world.live.get(job, []):
+            if other.over is not None or other.ends_at <= now or other.lease_ends <= now:
+                continue
+            others.append(other)
+            if other.jumps == self.world.jumps:  # a clock that jumps ends leases before their time
+                raise Broken(
+                    1 if other.uow.id == execution.uow.id else 2,
+                    f"{execution.uow.id} begins on {execution.owner} while {other.uow.id} runs on {other.owner}",
+                    job,
+                )
+        self.world.live[job] = [*others, execution]
+
+    def ended(self, execution: Execution) -> None:
+        """It is over."""
+        job = job_of(execution.uow.id)
+        self.world.live[job] = [e for e in self.world.live.get(job, []) if e is not execution]

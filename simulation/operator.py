@@ -1,0 +1,163 @@
+"""Operators at random: every verb, at bad moments, and holds that are forgotten for long."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from scheduler import control
+from scheduler.core.command import Command
+from scheduler.core.ports import Where
+from simulation.model import FINISHED
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+VERBS = {
+    "reprocess": 10,
+    "skip": 4,
+    "kill": 4,
+    "mark_done": 3,
+    "retry": 3,
+    "run_now": 3,
+    "hold": 4,
+    "release": 3,
+    "suspend": 2,
+    "resume": 4,
+    "set_trigger": 1,
+    "set_max_active": 2,
+    "set_priority": 1,
+    "submit": 3,
+    "reset": 1,
+    "late_data": 5,
+}
+
+
+class Operator:
+    """Submits a command every now and then, and remembers them for the final accounting."""
+
+    def __init__(self, world: World, mean_s: float = 4000.0) -> None:
+        self.world, self.mean_s = world, mean_s
+        self.rng = Random(f"{world.seed}/operator")
+        self.submitted: list[str] = []
+        self.on = True
+        self._appoint()
+
+    def _appoint(self) -> None:
+        self.world.at(self.rng.expovariate(1 / self.mean_s), self._act)
+
+    def _act(self) -> None:
+        if not self.on:
+            return
+        self._appoint()
+        for _ in range(self.rng.choice((1, 1, 1, 3))):
+            verb = self.rng.choices(list(VERBS), list(VERBS.values()))[0]
+            target, arguments = self._target(verb)
+            if target is not None:
+                self.submit(verb, target, arguments)
+
+    def submit(self, verb: str, target: dict[str, Any], arguments: dict[str, Any] | None = None, **more: Any) -> str:
+        """One command, by the shipped way in."""
+        key = f"c{len(self.submitted)}"
+        self.submitted.append(key)
+        control.submit(
+            self.world.store,
+            _Post(self.world),  # type: ignore[arg-type]
+            verb,
+            target,
+            actor="late" if verb == "late_data" else "anna",
+            arguments=arguments,
+            reason=f"because {key}",
+            key=key,
+            expiry_s=None if verb == "late_data" else 7200.0,
+            **more,
+        )
+        return key
+
+    def _target(self, verb: str) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+        rng, processes = self.rng, self.world.context.processes
+        match verb:
+            case "hold":
+                until = None
+                if rng.random() < 0.5:
+                    until = (self.world.clock.real() + timedelta(seconds=rng.uniform(60, 40_000))).isoformat()
+                return {"scope": self._scope()}, {"until": until} if until else None
+            case "release":
+                holds = sorted(self.world.checker.model.holds) if self.world.checker else []
+                return ({"scope": rng.choice(holds)}, None) if holds else (None, None)
+            case "suspend" | "resume":
+                names = [n for n, s in self._states().items() if s == ("scheduled" if verb == "suspend" else "suspended")]
+                return ({"process": rng.choice(sorted(names))}, None) if names else (None, None)
+            case "set_max_active":
+                return {"process": rng.choice(sorted(processes))}, {"value": rng.randint(1, 4)}
+            case "set_priority":
+                return {"process": rng.choice(sorted(processes))}, {"value": rng.randint(1, 10)}
+            case "set_trigger":
+                value = rng.choice(("every 2400", "every 7200", "at 05:00", "cron 0 */2 * * *"))
+                return {"process": rng.choice(sorted(processes))}, {"value": value}
+            case "reset":
+                return {"process": rng.choice(sorted(processes))}, None
+            case "submit":
+                names = sorted(n for n, p in processes.items() if p.kind == "freerun")
+                return ({"process": rng.choice(names)}, None) if names else (None, None)
+        return self._jobs(verb), None
+
+    def _states(self) -> dict[str, str]:
+        return self.world.checker.model.processes if self.world.checker else {}
+
+    def _scope(self) -> str:
+        rng, processes, trees = self.rng, self.world.context.processes, self.world.context.trees
+        kind = rng.choice(("*", "tree", "process", "process", "job"))
+        if kind == "tree":
+            return f"tree:{rng.choice(sorted(trees))}"
+        if kind == "process":
+            return f"process:{rng.choice(sorted(processes))}"
+        jobs = self._jobs("hold")
+        return f"job:{jobs['jobs'][0]}" if kind == "job" and jobs else "*"
+
+    def _jobs(self, verb: str) -> dict[str, Any] | None:
+        checker = self.world.checker
+        assert checker is not None
+        jobs = [j for j in checker.model.jobs.values() if self.world.context.processes[j.process].kind == "managed" or verb in ("kill", "retry", "hold")]
+        if verb in ("kill", "retry"):
+            wanted = [j for j in jobs if j.state in ("in_progress", "final_run")]
+        elif verb in ("skip", "run_now"):
+            wanted = [j for j in jobs if j.state not in FINISHED]
+        elif verb == "mark_done":
+            wanted = [j for j in jobs if j.state != "processed"]
+        elif verb in ("reprocess", "late_data"):
+            wanted = [j for j in jobs if j.state != "embryo"]
+        else:
+            wanted = jobs
+        if not wanted:
+            return None
+        number = self.rng.choice((1, 1, 1, 2))
+        return {"jobs": [self.rng.choice(wanted).id for _ in range(number)]}
+
+    def release_all(self) -> None:
+        """Lift every hold and resume every process: then nothing may be left waiting."""
+        model = self.world.checker.model if self.world.checker else None
+        assert model is not None
+        for scope in sorted(model.holds):
+            self.submit("release", {"scope": scope})
+        for name, state in sorted(model.processes.items()):
+            if state == "suspended":
+                self.submit("resume", {"process": name})
+
+    def unresolved(self) -> list[Command]:
+        """Commands without an outcome, except late data that waits for a person."""
+        found = self.world.store.find(Command, (Where("state", "=", "pending"), Where("status", "null")))
+        return list(found)
+
+
+class _Post:
+    """The broker in an operator's hands: a nudge that may be lost."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def nudge(self, queue: str) -> None:
+        """As `Broker.nudge`."""
+        if self.world.rng.random() >= self.world.odds.drop:
+            self.world.wake_queue(queue)
