@@ -137,9 +137,7 @@ class Shell:
             time.sleep(0.2)
 
     def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
+        self.process.communicate()
 
 
 @contextlib.contextmanager
@@ -357,6 +355,8 @@ def test_names_are_those_of_the_code(page: Path) -> None:
             name.lower() in FIELDS or f"SYNERGY_{name}" in NO_SETTINGS or f"synergy_{name.lower()}" in FIELDS
         )
         assert known or page.name == "from-synergy.md", f"{page.name}: SYNERGY_{name}"
+    if page.name == "from-synergy.md":  # speaks of their folders too
+        return
     for path in re.findall(
         r"`((?:scheduler|db|mq|worker|supervisor|mx|commands|synergy|scripts|docs|tests)/[\w./-]+)`", text
     ):
