@@ -21,7 +21,7 @@ from supervisor.supervisor import stray_of
 
 UNKNOWN_ARGUMENTS = "arguments"  # name=value words, wherever they stand
 UP_WAIT_S = 30.0
-LEADER_WAIT_S = 5.0  # a leader that was killed may have left a lease
+LEADER_WAIT_S = 15.0  # a busy machine; and a leader that was killed may have left a lease
 TAIL_LINES = 5
 
 

@@ -13,7 +13,7 @@ from commands import box
 from commands.site import Site
 from scheduler.core.errors import Refused, SchedulerError
 from settings import add_options, overrides_of
-from supervisor.os_process import Identity, Running
+from supervisor.os_process import Identity, Running, is_alive
 from supervisor.roster import SUPERVISOR, Registered
 
 KINDS = 4  # daemons, workers, mx, scheduler: each kind may take its whole grace
@@ -50,7 +50,7 @@ def stop_box(site: Site) -> int:
         return 0
     os.kill(found.pid, signal.SIGTERM)
     limit = site.settings.grace_s * KINDS + SPARE_S
-    if not box.wait_for(lambda: site.supervisor() is None, limit):
+    if not box.wait_for(lambda: not is_alive(found), limit):
         raise SchedulerError(f"still there after {limit:g} s: {', '.join(box.left_behind(site))}")
     print(f"box {name} is stopped")
     return 0

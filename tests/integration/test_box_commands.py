@@ -91,6 +91,7 @@ class Project:
 
     def begin(self, *words: str, **more: Any) -> subprocess.Popen[str]:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SYNERGY_")}
+        environment["SPT_NOENV"] = "1"  # a process title must not overwrite the environment: see `living`
         return subprocess.Popen(
             [sys.executable, "-c", PROGRAM, *words],
             env={**environment, "PYTHONPATH": str(ROOT), "SYNERGY_CONTEXT": str(self.folder)},
@@ -165,6 +166,7 @@ def test_scenario_40_and_44_a_box_from_start_to_stop(project: Project) -> None:
     assert not (project.folder / ".synergy").exists(), "asking changes nothing"
     started = project.ok("start")
     assert "leading scheduler: here/scheduler" in started and "dashboard: http://127.0.0.1:" in started
+    assert len(project.living()) > 5, "the processes, and the worker's children"
     rows = project.status()
     names = {"supervisor", "scheduler", "mx", "worker.default.1", "ticker"}
     assert set(rows) == names, "only processes meant for this box are started"

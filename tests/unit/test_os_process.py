@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -179,6 +180,39 @@ def test_stray_output_does_not_grow_for_ever(tmp_path: Path) -> None:
         writer.write(b"more")
     assert file.read_bytes() == b"more"
     assert (tmp_path / "p.out.1").read_bytes() == b"x" * 100
+
+
+ORPHAN = """
+import ctypes, os, sys
+from supervisor.os_process import reap_orphans
+assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0  # as PID 1 of a container: orphans become our children
+read, write = os.pipe()
+parent = os.fork()
+if parent == 0:
+    if os.fork() == 0:
+        os.read(read, 1)
+        os._exit(0)
+    os._exit(0)
+os.waitpid(parent, 0)  # its child is ours now
+mine = os.fork()
+if mine == 0:
+    os._exit(7)
+os.write(write, b"x")
+while not (count := reap_orphans(frozenset({mine}))):
+    pass
+assert count == 1
+assert os.waitstatus_to_exitcode(os.waitpid(mine, 0)[1]) == 7, "our own children keep their exit codes"
+"""
+
+
+def test_as_pid_1_it_buries_what_nobody_else_will() -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", ORPHAN],
+        env=ENVIRONMENT | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
 
 
 def test_a_process_of_its_own_session(start: Start) -> None:

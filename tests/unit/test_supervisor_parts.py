@@ -128,14 +128,14 @@ def store(tmp_path: Path) -> Iterator[Away]:
     real.close()
 
 
-def make(store: Any, broker: Any = None) -> tuple[Ledger, list[Event]]:
+def make(store: Any, broker: Any) -> tuple[Ledger, list[Event]]:
     spoken: list[Event] = []
-    ledger = Ledger("here", store, broker or DeafBroker(), ManualClock(NOW), speak=spoken.append)
+    ledger = Ledger("here", store, broker, ManualClock(NOW), speak=spoken.append)
     return ledger, spoken
 
 
 def events(store: Away) -> list[Event]:
-    return store.find(Event, [Where("source", "=", "box:here")], ["seq"])  # type: ignore[no-any-return]
+    return store.find(Event, [Where("source", "=", "box:here")], ["seq"])
 
 
 def test_an_outage_delays_and_loses_nothing(store: Away) -> None:
@@ -163,17 +163,17 @@ def test_an_outage_delays_and_loses_nothing(store: Away) -> None:
 
 def test_events_go_on_where_the_last_supervisor_ended(store: Away) -> None:
     for number in (1, 2, 3):
-        ledger, _ = make(store)
+        ledger, _ = make(store, DeafBroker())
         ledger.emit("supervisor.start", str(number))
         assert ledger.flush()
     assert [event.seq for event in events(store)] == [1, 2, 3]
 
 
 def test_a_foreign_writer_under_our_source_costs_one_turn(store: Away) -> None:
-    ledger, _ = make(store)
+    ledger, _ = make(store, DeafBroker())
     ledger.emit("supervisor.start", "mine")
     assert ledger.flush()
-    other, _ = make(store)
+    other, _ = make(store, DeafBroker())
     other.emit("supervisor.start", "theirs")
     assert other.flush()
     ledger.emit("os_process.die", "mine too")
@@ -183,7 +183,7 @@ def test_a_foreign_writer_under_our_source_costs_one_turn(store: Away) -> None:
 
 
 def test_a_long_outage_keeps_the_newest_events(store: Away) -> None:
-    ledger, _ = make(store)
+    ledger, _ = make(store, DeafBroker())
     for number in range(KEPT_EVENTS + 10):
         ledger.emit("os_process.die", str(number))
     assert ledger.flush()
@@ -193,7 +193,7 @@ def test_a_long_outage_keeps_the_newest_events(store: Away) -> None:
 
 
 def test_a_restart_is_taken_back_only_where_it_was_asked(store: Away) -> None:
-    ledger, _ = make(store)
+    ledger, _ = make(store, DeafBroker())
     ledger.register([Registered("feed", "daemon", is_on=False)], {})
     assert ledger.flush()
     ledger.restarted("feed")
