@@ -583,10 +583,14 @@ class Slice:
         sets.pop("history", None)
         sets.pop("history_n", None)
         if entry is None:
-            # a mark: nothing of the state changes; only as long as the history is no longer than was seen
-            marks.append(
-                Change(Uow, before.id, {"version": before.version, "history_n": before.history_n}, sets)
-            )
+            # marks: nothing of the state changes. `copied` is the leader's alone, and its events are saved with
+            # it; the others hold only as long as the history is no longer than was seen
+            copied = sets.pop("copied", None)
+            if copied is not None:
+                marks.append(Change(Uow, before.id, {}, {"copied": copied}))
+            if sets:
+                seen = {"version": before.version, "history_n": before.history_n}
+                marks.append(Change(Uow, before.id, seen, sets))
             return
         expect: dict[str, Any] = {"state": before.state, "version": before.version}
         if before.state == "in_progress":
