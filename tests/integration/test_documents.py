@@ -31,7 +31,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import VERBS
+from commands.dispatch import VERBS
 from mx.routes import ROUTES
 from scheduler.core.command import COMMAND_VERBS
 from scripts.generate_docs import outdated
