@@ -189,7 +189,7 @@ def _install(venv: Path, texts: list[str], *, is_first: bool) -> None:
     version = ".".join(map(str, sys.version_info[:3]))
     what = f"{len(texts)} packages into {_short(venv)}"
     if is_first:
-        what += f" (Python {version}, only this once)"
+        what += f" (once, Python {version})"
     began = time.monotonic()
     log = venv / LOG
     with Progress(f"Installing {what}") as progress:
@@ -281,7 +281,9 @@ class Progress:
         self._live = sys.stderr.isatty()
 
     def __enter__(self) -> Progress:
-        if not self._live:
+        if self._live:
+            self._write(f"{self.text} …")
+        else:
             print(f"{self.text} …", file=sys.stderr, flush=True)
         return self
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import tomllib
 import zipfile
 from pathlib import Path
@@ -165,3 +166,27 @@ def test_missing_chromium_is_one_table_before_any_test(
     said = capsys.readouterr().out
     assert said.splitlines()[0].split() == ["needed", "why", "how", "to", "get", "it"]
     assert "--no-browser" in said
+
+
+def test_a_python_without_its_venv_module_lets_a_tool_do_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "venv", None)
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    monkeypatch.setenv("PATH", str(tools))
+    with pytest.raises(
+        bootstrap.BootstrapError, match="cannot make a virtual environment: apt install python3-venv"
+    ):
+        bootstrap._make(tmp_path / "venv")
+    (tools / "virtualenv").write_text("#!/bin/sh\nexit 1\n")
+    (tools / "uv").write_text('#!/bin/sh\nfor last; do :; done\n: > "$last/made"\n')
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
+    bootstrap._make(tmp_path / "venv")
+    assert {path.name for path in (tmp_path / "venv").iterdir()} == {"made", bootstrap.UNFINISHED}
+
+
+def test_an_outdated_pip_and_a_missing_tool_do_not_answer() -> None:
+    for probe in (("/nowhere/uv", "--version"), (sys.executable, "-c", "raise SystemExit(1)")):
+        assert not borrow_pip.Installer(("x",), probe).answers()
