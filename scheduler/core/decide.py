@@ -453,6 +453,7 @@ def fill(s: Slice, name: str, after: datetime | None) -> list[Item]:
     ids, complete = s.window(name, after, size)
     items: list[Item] = []
     last = after
+    lacks: list[tuple[Any, ...]] = []
     for id_ in ids:
         job = s.job(id_)
         if job is None:
@@ -463,12 +464,20 @@ def fill(s: Slice, name: str, after: datetime | None) -> list[Item]:
             break
         if not job.open or job.uow_open:  # what is under way is decided when it ends
             continue
-        found = assess(s, job)
+        try:
+            found = assess(s, job)
+        except Absent as lack:  # as in `scan`
+            lacks += lack.wants
+            continue
+        if lacks:
+            continue
         if found.act is not None:
             items += act(s, job, found)
         elif any(blocker.code == "place" for blocker in found.blockers):
             s.known.crowded.add(name)
             return items
+    if lacks:
+        raise Absent(*lacks)
     if complete or last is None:
         s.known.crowded.discard(name)
     else:
