@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from scheduler.core.errors import ConfigError, LeaseLost, StoreUnavailable
+from scheduler.core.errors import ConfigError, Conflict, LeaseLost, StoreUnavailable
 from scheduler.core.ports import Broker, Clock, Store
 from scheduler.core.slice import Item
 from scheduler.core.timetable import Timetable
@@ -35,6 +35,7 @@ class Daemon:
         tick_s: float = 1.0,
         look_every_s: float = LOOK_EVERY_S,
         load_timetable: Callable[[], Timetable] | None = None,
+        reload: threading.Event | None = None,
     ) -> None:
         self.engine = engine
         self.tick_s = tick_s
@@ -44,7 +45,7 @@ class Daemon:
         self.eventlog = EventLog()
         self._load_timetable = load_timetable
         self._stopping = threading.Event()
-        self._reload = threading.Event()
+        self._reload = reload or threading.Event()
         self.leading = threading.Event()
 
     def stop(self) -> None:
@@ -94,7 +95,10 @@ class Daemon:
             self.leading.set()
             self._look_at = 0.0
             self.listener.start()
-        items = self._inputs()
+        try:
+            items = self._inputs()
+        except Conflict:  # somebody else wrote, and leads perhaps: the next round reads anew, and sees
+            return
         if items:
             report = engine.turn(items)
             self.eventlog.write(report.events)
@@ -126,12 +130,13 @@ class Daemon:
     def _reloaded(self) -> list[Item]:
         if not self._reload.is_set() or self._load_timetable is None:
             return []
-        self._reload.clear()
         try:
-            return self.engine.reload_context(self._load_timetable())
+            items = self.engine.reload_context(self._load_timetable())
         except ConfigError as error:
             log.error("the context was not reloaded, the old one stays in force: %s", error)
-            return []
+            items = []
+        self._reload.clear()  # not before: if the store is away now, it is asked for still
+        return items
 
     def _stand_by(self) -> None:
         if self.leading.is_set():
@@ -173,9 +178,7 @@ def run(
         sweep_s=sweep_s,
         turn_limit=turn_limit,
     )
-    daemon = Daemon(engine, tick_s=tick_s, load_timetable=load_timetable)
-    if reload is not None:
-        daemon._reload = reload
+    daemon = Daemon(engine, tick_s=tick_s, load_timetable=load_timetable, reload=reload)
 
     def watch() -> None:
         stopping.wait()
