@@ -153,6 +153,7 @@ class SchedulerActor(Actor):
             self.daemon._stand_by()
             return 1.0
         except StoreUnavailable:
+            self.engine.outage()
             return 5.0
         if self.engine.lease is None:
             return self.lease_s / 4
@@ -227,7 +228,9 @@ class WorkerActor(Actor):
             return 0.01
         if self.faulty.saw_outage:
             return 5.0
-        return 20.0 if self.runner._drain else 300.0
+        now = self.world.clock.monotonic()
+        limits = [e.times_out - now for e in self.runner._executions.running() if e.times_out is not None]
+        return max(0.01, min(20.0 if self.runner._drain else 300.0, self.executor.next_s(), *limits, 300.0))
 
     def bury(self) -> None:
         """As `Actor.bury`: executions die with their worker."""

@@ -101,6 +101,12 @@ class VirtualExecutor:
         execution.over = at
         self.world.ended(execution)
 
+    def next_s(self) -> float:
+        """Seconds until the next execution ends by itself."""
+        now = self.world.clock.monotonic()
+        ends = [min(e.ends_at, e.lease_ends) - now for e in self._running.values()]
+        return max(0.0, min(ends)) if ends else float("inf")
+
     def is_ready(self, fd: int) -> bool:
         """As `Executor.is_ready`."""
         return True

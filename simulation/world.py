@@ -143,7 +143,8 @@ class World:
         """The moment at which its code writes, if it still lives and the guard did not end it."""
         alive = execution.over is None or execution.over >= execution.ends_at
         if alive and execution.lease_ends >= execution.ends_at and execution.outcome.verb == "succeed":
-            self.sink.write(execution)
+            if execution.uow.kind == "work":
+                self.sink.write(execution)
 
     def ended(self, execution: Execution) -> None:
         """An execution is over."""
