@@ -9,10 +9,15 @@ Independent of the package `supervisor` on PyPI and of mushkevych/scheduler: no 
 
 from __future__ import annotations
 
+from synergy import _path  # puts our folders first
+
+# isort: split
 from scheduler.core.errors import ConfigError, DeadlineExceeded, LeaseLost, Permanent, SchedulerError
 from scheduler.core.process import Readiness, Retry, after, daemon, freerun, managed, queue, script, tree
 from worker.api import Cancel, Daemon, Noop, Processed, Task, Worker
 from worker.sink import sql_sink
+
+_path.put_last()  # and now last: what is not imported yet is everybody else's
 
 __all__ = [
     "Cancel",
