@@ -218,6 +218,8 @@ class JobFacts:
     siblings: Sequence[Brief]
     around: Sequence[Around]
     waiting: Sequence[tuple[Span, int]]
+    before: Brief | None
+    after: Brief | None
 
     @property
     def blockers(self) -> list[Blocker]:
@@ -276,6 +278,8 @@ def job(site: Site, process: str, timeperiod: str, run: str = "") -> JobFacts:
         jobs=queries.jobs_by_id(site, dict.fromkeys(ids)),
         siblings=_siblings(site, found, definition),
         around=_around(site, found) if definition is not None else (),
+        before=next(iter(queries.newest(site, process, found.start, 1)), None),
+        after=queries.next_after(site, process, found.start),
         waiting=queries.waiting_for(site, process, found.start, found.end)
         if found.open and definition
         else (),

@@ -14,16 +14,10 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from scheduler.core.errors import SchedulerError, Unavailable
+from scheduler.core.errors import Unavailable
 from scheduler.core.ports import Clock
 
 Fingerprint = Callable[[], Any]
-
-
-class Full(SchedulerError):
-    """All event streams are taken; poll instead."""
-
-    http_status = 503
 
 
 class Hub:
@@ -46,13 +40,13 @@ class Hub:
         return self._open
 
     def open(self, common: Fingerprint, own: Fingerprint, business: Callable[[], str]) -> Stream:
-        """A stream for one page. Raises Full.
+        """A stream for one page. Raises Unavailable if all are taken.
 
         `common` is what every page shows, `own` what only this one does, `business` the clock's words.
         """
         with self._lock:
             if self._open >= self._cap:
-                raise Full()
+                raise Unavailable("all event streams are taken; poll instead")
             self._open += 1
         return Stream(self, common, own, business)
 

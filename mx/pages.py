@@ -258,22 +258,15 @@ def job(site: Site, request: Request, process: str, timeperiod: str) -> Response
         tape=[view_overview.cell(brief, facts.process, business, facts.marks) for brief in facts.siblings]
         if facts.process
         else [],
-        before=_neighbour(facts, -1),
-        after=_neighbour(facts, 1),
+        before=_address(facts.before),
+        after=_address(facts.after),
         around=[_near(site, each, business) for each in facts.around],
         unit=view_overview.unit_words(facts.process) if facts.process else "",
     )
 
 
-def _neighbour(facts: gather.JobFacts, step: int) -> str:
-    """The address of the period before or after, of those that are shown; "" where there is none."""
-    ids = [brief.id for brief in facts.siblings]
-    if facts.job.id not in ids:
-        return ""
-    at = ids.index(facts.job.id) + step
-    if not 0 <= at < len(ids):
-        return ""
-    return view_attention.job_href(facts.siblings[at].process, facts.siblings[at].timeperiod)
+def _address(brief: Brief | None) -> str:
+    return view_attention.job_href(brief.process, brief.timeperiod) if brief else ""
 
 
 def _near(site: Site, each: gather.Around, business: Any) -> dict[str, Any]:

@@ -256,6 +256,11 @@ def worst(states: list[str]) -> str:
     return min(states, key=WORST.index) if states else NONE
 
 
+def worker_words(owner: str | None) -> str:
+    """Who holds a unit of work, without the number of its incarnation: vm/worker.flights.1."""
+    return "/".join((owner or "").split("/")[:2])
+
+
 def first_line(text: str | None, limit: int = 240) -> str:
     """The first line, cut to `limit` characters."""
     line = (text or "").strip().partition("\n")[0]

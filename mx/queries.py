@@ -75,6 +75,11 @@ def newest(site: Site, process: str, until: datetime, limit: int = STRIP) -> lis
     return briefs(site, process, (Where("start", "<", until),), ("-start",), limit)[::-1]
 
 
+def next_after(site: Site, process: str, start: datetime) -> Brief | None:
+    """The job of a process that began next after `start`."""
+    return next(iter(briefs(site, process, (Where("start", ">", start),), ("start",), 1)), None)
+
+
 def oldest_open(site: Site, process: str, limit: int = 1) -> list[Brief]:
     """The oldest unfinished jobs of a process."""
     return briefs(site, process, (Where("open", "=", True),), ("start",), limit)

@@ -23,6 +23,7 @@ from mx.present import (
     safe_text,
     state_word,
     time_words,
+    worker_words,
 )
 from mx.security import SEED_COOKIE, THEME_COOKIE
 from mx.site import Site
@@ -59,6 +60,7 @@ def environment() -> Environment:
         iso=iso,
         ago=ago,
         times=time_words,
+        worker=worker_words,
     )
     found.globals.update(asset=assets.address, sprite=assets.address("sprite.svg"))
     return found

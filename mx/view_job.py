@@ -19,6 +19,7 @@ from mx.present import (
     state_word,
     time_words,
     usual_words,
+    worker_words,
 )
 from scheduler.core.event import Event, history_entries
 from scheduler.core.explain import Explanation
@@ -114,6 +115,7 @@ class Run:
     took: str
     worker: str
     error: str
+    is_bad: bool
     traceback: str
     result: str
     range: str
@@ -356,8 +358,9 @@ def runs(uows: Sequence[Uow], shown: str, address: str, real: datetime) -> list[
                 attempts=str(uow.attempt) + (f" ({', '.join(counted)})" if counted else ""),
                 requested=time_words(uow.requested_at, real),
                 took=took,
-                worker=uow.owner or "",
+                worker=worker_words(uow.owner),
                 error=first_line(uow.error, 600),
+                is_bad=uow.state in ("invalid", "canceled"),
                 traceback=uow.traceback or "",
                 result=", ".join(f"{key} {value}" for key, value in (uow.result or {}).items())[:400],
                 range=" ".join(covers),
@@ -385,7 +388,7 @@ def history(uow: Uow, real: datetime) -> list[HistoryLine]:
                 at,
                 severity,
                 text,
-                str(entry.get("actor", "")),
+                worker_words(str(entry.get("actor", ""))),
                 first_line(message, 400),
             )
         )
@@ -412,7 +415,7 @@ def log_parts(
                 LogLine(number, f"{at:%H:%M:%S}.{at.microsecond // 1000:03d}", level, severity, text)
             )
         title = f"attempt {attempt}" + (
-            f", {uow.owner}" if uow and uow.owner and uow.attempt == attempt else ""
+            f", {worker_words(uow.owner)}" if uow and uow.owner and uow.attempt == attempt else ""
         )
         parts.append(LogPart(title, tuple(lines[-LINES_MAX:])))
     return parts, number, first_error
@@ -449,7 +452,7 @@ def events(found: Sequence[Event], real: datetime) -> list[EventLine]:
             severity=event.severity if event.severity != "debug" else "info",
             text=_event_words(event),
             message=first_line(event.message),
-            actor=event.actor,
+            actor=worker_words(event.actor),
             at=time_words(event.at, real),
             iso=event.at,
         )

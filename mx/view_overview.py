@@ -21,6 +21,7 @@ from mx.present import (
     state_word,
     time_words,
     usual_words,
+    worker_words,
 )
 from mx.view_attention import Behind, job_href
 from scheduler.core.process import Process
@@ -158,7 +159,7 @@ def _running(
         href=job_href(uow.process, uow.timeperiod),
         state=state,
         word=state_word(state) if uow.kind == "work" else "readiness check",
-        worker=uow.owner or "",
+        worker=worker_words(uow.owner),
         took=duration_words(took),
         elapsed=round(took * scale, 1),
         p50=round(usual * scale, 1) if usual else None,
@@ -249,12 +250,13 @@ def machines(boxes: Iterable[BoxProcess], uows: Sequence[Uow], real: datetime, l
     busy: dict[str, int] = {}
     for uow in uows:
         if uow.state == "in_progress" and uow.owner:
-            busy[uow.owner] = busy.get(uow.owner, 0) + 1
+            name = worker_words(uow.owner)
+            busy[name] = busy.get(name, 0) + 1
     found = []
     for box in boxes:
         silent = box.seen_at is None or real - box.seen_at > timedelta(seconds=30)
         dot, words = _dot(box, silent)
-        doing = sum(n for owner, n in busy.items() if box.name in owner)
+        doing = busy.get(box.id, 0) or busy.get(box.name, 0)
         extra = f"{count_word(doing).lower()} running" if doing else ""
         if box.kind == "scheduler" and box.state == "RUNNING" and leader:
             extra = extra or f"pid {box.pid}"
