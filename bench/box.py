@@ -16,17 +16,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import psutil
 
 from db import open_store
+from db.sql import SqlStore
 from mq import open_broker
+from mq.embedded import EmbeddedBroker
 from scheduler.clock import SystemClock, store_reader
 from scheduler.control import submit
 from scheduler.core.job import Job
@@ -40,6 +42,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NAME = "step"
 PATIENCE_S = 60.0
 WORKERS = ("worker.1", "worker.2")
+SLOTS = 16
 Tell = Callable[[int], None]  # how many jobs are done
 
 
@@ -50,7 +53,7 @@ class Plan:
     jobs: int
     synchronous: str = "NORMAL"
     max_active: int = 256
-    slots: int = 16  # of each of the two workers
+    slots: int = SLOTS  # of each of the two workers
     chain: bool = False  # each hour stands on the one before it
     start: str = ""
     profile: str = ""  # a folder for a profile of each part
@@ -189,7 +192,7 @@ def _seconds(process: psutil.Process) -> float:
 # -- one part ---------------------------------------------------------------------------------------------
 
 
-def connect(folder: Path, plan: Plan) -> tuple[Store, Broker, Clock]:
+def connect(folder: Path, plan: Plan) -> tuple[SqlStore, EmbeddedBroker, Clock]:
     """The pair of files in `folder`."""
     readers: list[Any] = []
     clock = SystemClock(lambda: readers[0]() if readers else None)
@@ -197,17 +200,19 @@ def connect(folder: Path, plan: Plan) -> tuple[Store, Broker, Clock]:
     store = open_store(url, clock=clock, synchronous=plan.synchronous, maintain=True)
     store.init()
     readers.append(store_reader(store))
-    return store, open_broker(f"embedded://{folder}/queues.sqlite"), clock
+    broker = open_broker(f"embedded://{folder}/queues.sqlite")
+    assert isinstance(store, SqlStore)
+    assert isinstance(broker, EmbeddedBroker)
+    return store, broker, clock
 
 
 @contextmanager
-def counted(folder: Path, name: str, store: Store, broker: Broker) -> Iterator[None]:
+def counted(folder: Path, name: str, store: SqlStore, broker: EmbeddedBroker) -> Iterator[None]:
     """Count what the part does to store and queues, from SIGUSR1 on; write it down at the end."""
     zero: dict[str, int] = {}
 
     def now() -> dict[str, int]:
-        counts: Mapping[str, int] = asdict(getattr(store, "counts"))
-        return {**counts, "queue_commits": getattr(broker, "file").commits}
+        return {**asdict(store.counts), "queue_commits": broker.file.commits}
 
     def begin(_signal: int, _frame: object) -> None:
         zero.update(now())
@@ -272,7 +277,7 @@ def main() -> None:
         return
     import cProfile
 
-    profile = cProfile.Profile()
+    profile = cProfile.Profile(time.thread_time)
     profile.runcall(part)
     profile.dump_stats(Path(plan.profile) / f"{name}.prof")
 

@@ -188,6 +188,7 @@ def worker(folder: Path, name: str, synchronous: str, pipe: Connection) -> None:
     works: list[tuple[str, int, int]] = []  # uow, began, ended
     done: list[str] = []
     pipe.send("ready")
+    spent = time.process_time()
     while (uows := queue.take(BATCH, wait=not done)) is not None:
         with store as db:
             at = now()
@@ -201,7 +202,7 @@ def worker(folder: Path, name: str, synchronous: str, pipe: Connection) -> None:
             began = time.monotonic_ns()
             works.append((uow, began, time.monotonic_ns()))
         done = uows
-    pipe.send((works, store.commits, queue.file.commits))
+    pipe.send((works, store.commits, queue.file.commits, time.process_time() - spent))
 
 
 def scheduler(folder: Path, jobs: int, window: int, synchronous: str, bells: list[str]) -> dict[str, Any]:
@@ -209,6 +210,7 @@ def scheduler(folder: Path, jobs: int, window: int, synchronous: str, bells: lis
     store, queue = File(folder / "store", synchronous), Queue(folder, "report", "scheduler")
     seq = requested = collected = turns = 0
     began = checkpointed = time.monotonic()
+    spent = time.process_time()
     while collected < jobs:
         reported = queue.take(WINDOW, wait=requested > collected) or []
         request = range(requested, min(jobs, collected + len(reported) + window))
@@ -255,7 +257,13 @@ def scheduler(folder: Path, jobs: int, window: int, synchronous: str, bells: lis
             checkpointed = time.monotonic()
     seconds = time.monotonic() - began
     queue.ring(bells, STOP)
-    return {"seconds": seconds, "turns": turns, "commits": store.commits, "queue_commits": queue.file.commits}
+    return {
+        "seconds": seconds,
+        "turns": turns,
+        "commits": store.commits,
+        "queue_commits": queue.file.commits,
+        "cpu": time.process_time() - spent,
+    }
 
 
 def prepare(folder: Path, jobs: int) -> None:
@@ -312,10 +320,15 @@ def measure(mode: str, jobs: int, synchronous: str = "NORMAL", folder: Path | No
         "store_commits_per_job": round((result["commits"] + sum(a[1] for a in answers)) / jobs, 3),
         "queue_commits_per_job": round((result["queue_commits"] + sum(a[2] for a in answers)) / jobs, 3),
         "jobs_per_second": round(jobs / result["seconds"], 1),
+        "cpu_ms_per_job": {
+            "scheduler": round(result["cpu"] * 1000 / jobs, 4),
+            "workers": round(sum(answer[3] for answer in answers) * 1000 / jobs, 4),
+        },
     }
     if mode == "chain":
         gaps = sorted((after[0] - before[1]) / 1e6 for before, after in itertools.pairwise(works))
         summary["gap_ms_median"] = round(statistics.median(gaps), 3)
+        summary["gap_ms_p95"] = round(gaps[int(len(gaps) * 0.95)], 3)
         summary["gap_ms_p99"] = round(gaps[int(len(gaps) * 0.99)], 3)
     return summary
 

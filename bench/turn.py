@@ -82,7 +82,7 @@ class Box:
         """The workers do what waits; then one turn, timed."""
         reported = self._work()
         self.clock.advance(timedelta(milliseconds=20))
-        counts: Any = getattr(self.store, "counts")
+        counts = self.store.counts
         queries, began = counts.queries, time.perf_counter()
         self._pass(reported)
         self.walls.append(time.perf_counter() - began)
@@ -160,7 +160,15 @@ def measure(
         "synchronous": synchronous,
         "turns": turns,
         "jobs_per_turn": BATCH,
-        "few": {"finished": few, "turn_ms_median": round(ms[0], 3), "queries": statistics.median(boxes[0].queries)},
-        "many": {"finished": many, "turn_ms_median": round(ms[1], 3), "queries": statistics.median(boxes[1].queries)},
+        "few": {
+            "finished": few,
+            "turn_ms_median": round(ms[0], 3),
+            "queries": statistics.median(boxes[0].queries),
+        },
+        "many": {
+            "finished": many,
+            "turn_ms_median": round(ms[1], 3),
+            "queries": statistics.median(boxes[1].queries),
+        },
         "ratio": round(ms[1] / ms[0], 3),
     }

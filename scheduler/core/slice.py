@@ -586,8 +586,8 @@ class Slice:
             # marks: nothing of the state changes. `copied` is the leader's alone, and its events are saved with
             # it; the others hold only as long as the history is no longer than was seen
             copied = sets.pop("copied", None)
-            if copied is not None:
-                marks.append(Change(Uow, before.id, {}, {"copied": copied}))
+            if copied is not None:  # first of all: changes of one shape that follow each other are one statement
+                marks.insert(0, Change(Uow, before.id, {}, {"copied": copied}))
             if sets:
                 seen = {"version": before.version, "history_n": before.history_n}
                 marks.append(Change(Uow, before.id, seen, sets))
