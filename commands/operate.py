@@ -160,9 +160,7 @@ class Desk:
             return NOT_TAKEN
         outcome = command.outcome or {}
         if command.state != DONE:
-            allowed = outcome.get("allowed") or ()
-            hint = f"; it can be: {', '.join(allowed)}" if allowed else ""
-            print(f"{command.verb} {command.state}: {command.message}{hint}", file=sys.stderr)
+            print(f"{command.verb} {command.state}: {command.message}", file=sys.stderr)
             return EXIT_CODES.get(command.status or 409, 1)
         if not self.args.json:
             rows = [(row["job"], row["effect"], row["state"]) for row in outcome.get("jobs") or ()]

@@ -355,13 +355,17 @@ class Engine:
             assert rounds < 1000, f"facts keep being absent for {waiting[:3]}"
             absent: list[tuple[Any, ...]] = []
             again: list[Item] = []
+            waits = False  # a command that lacks facts holds up those after it: their order is a promise
             for item in waiting:
                 mark = s.mark()
                 try:
                     found = decide_command(s, item.what) if item.kind == "command" else decide(s, item)
                 except Absent as lack:
-                    s.back_to(mark)
                     absent += lack.wants
+                    waits = waits or item.kind == "command"
+                    found = None
+                if found is None or (waits and item.kind == "command"):
+                    s.back_to(mark)
                     again.append(item)
                     continue
                 for other in found:

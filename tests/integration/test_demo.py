@@ -1,0 +1,285 @@
+"""The demo as people run it: its totals, its exit codes, kills in the middle, and what Ctrl-C leaves: nothing.
+
+A few days of real rows, so that each is a matter of seconds; the whole year is played by `launch.py demo` itself.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import pytest
+
+from examples.flights.landing import DATA
+from supervisor.os_process import holder
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = "import sys; from commands.dispatch import main; sys.exit(main(sys.argv[1:]))"
+LIMIT_S = 120.0
+WINDOW = ("--live", "2013-12-31T18", "--rate", "3600")
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The raw files, from 20 December on."""
+    folder = tmp_path_factory.mktemp("raw")
+    for name in ("flights.csv.gz", "weather.csv.gz"):
+        with gzip.open(DATA / name, "rb") as file, gzip.open(folder / name, "wb", 1) as cut:
+            cut.write(next(file))
+            cut.writelines(line for line in file if line >= b"2013-12-20")
+    return folder
+
+
+class Demo:
+    """One run of it."""
+
+    def __init__(self, folder: Path, raw: Path, *options: str) -> None:
+        self.state = folder / "demo"
+        self.output = folder / "output"
+        argv = [sys.executable, "-c", RUN, "demo", "--state-folder", str(self.state), *options]
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("SYNERGY_")},
+            "FLIGHTS_DATA": str(raw),
+            "PYTHONWARNINGS": "error",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        with self.output.open("wb") as out:
+            self.process = subprocess.Popen(
+                argv, cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT
+            )
+        self.family: dict[int, float] = {}
+
+    @property
+    def said(self) -> str:
+        return self.output.read_text(errors="replace")
+
+    def note_family(self) -> None:
+        """Remember every process that descends from it, also of a supervisor that died."""
+        for name in self.names():
+            found = holder(self.state / "run" / f"{name}.pid")
+            if found is not None:
+                self._note(found.pid)
+        self._note(self.process.pid)
+
+    def _note(self, pid: int) -> None:
+        try:
+            for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+                self.family[process.pid] = process.create_time()
+        except psutil.NoSuchProcess:
+            pass
+
+    def names(self) -> list[str]:
+        return [path.stem for path in (self.state / "run").glob("*.pid")]
+
+    def wait_for(self, look: Callable[[], object], what: str) -> None:
+        """Wait for something to come true; every process that is met meanwhile is remembered."""
+        until = time.monotonic() + LIMIT_S
+        while not look():
+            assert self.process.poll() is None, f"it ended before {what}:\n{self.said}\n{self.logs()}"
+            assert time.monotonic() < until, f"waited in vain for {what}:\n{self.said}\n{self.logs()}"
+            self.note_family()
+            time.sleep(0.1)
+
+    def has_said(self, text: str) -> Callable[[], bool]:
+        return lambda: text in self.said
+
+    def kill(self, name: str) -> None:
+        """-9 to one process of the box."""
+        found = holder(self.state / "run" / f"{name}.pid")
+        if found is not None:
+            os.kill(found.pid, signal.SIGKILL)
+
+    def end(self) -> int:
+        """Its exit code."""
+        self.wait_for_end()
+        return self.process.returncode
+
+    def wait_for_end(self) -> None:
+        until = time.monotonic() + LIMIT_S
+        while self.process.poll() is None:
+            assert time.monotonic() < until, f"it does not end:\n{self.said}\n{self.logs()}"
+            self.note_family()
+            time.sleep(0.2)
+
+    def left(self) -> list[psutil.Process]:
+        """Processes of it that live."""
+        found = []
+        for pid, born in self.family.items():
+            try:
+                process = psutil.Process(pid)
+                if process.create_time() == born and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except psutil.NoSuchProcess:
+                pass
+        return found
+
+    def rows(self, sql: str) -> list[tuple[object, ...]]:
+        with closing(sqlite3.connect(self.state / "synergy.sqlite", timeout=10)) as store:
+            return store.execute(sql).fetchall()
+
+    def logs(self) -> str:
+        found = ""
+        for path in sorted((self.state / "logs").glob("*")):
+            found += f"== {path.name}\n{path.read_text(errors='replace')[-1500:]}\n"
+        return found
+
+    def clear(self) -> None:
+        """Whatever a failed test left."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        for process in self.left():
+            process.kill()
+
+
+@pytest.fixture
+def start(tmp_path: Path, raw: Path) -> Iterator[Callable[..., Demo]]:
+    started: list[Demo] = []
+
+    def begin(*options: str, data: Path = raw) -> Demo:
+        folder = tmp_path / str(len(started))
+        folder.mkdir()
+        started.append(Demo(folder, data, *options))
+        return started[-1]
+
+    yield begin
+    for demo in started:
+        demo.clear()
+
+
+def test_demo_ends_well_and_leaves_nothing(start: Callable[..., Demo]) -> None:
+    demo = start("--exit", "--from", "2013-12-30", *WINDOW)
+    assert demo.end() == 0, demo.said + demo.logs()
+    assert "the totals are equal" in demo.said
+    assert "105 of 105 jobs" in demo.said
+    assert "Traceback" not in demo.said + demo.logs()
+    assert "Warning" not in demo.said + demo.logs()
+    assert demo.family and not demo.left()
+
+
+def test_a_killed_scheduler_repeats_nothing_that_was_finished(start: Callable[..., Demo]) -> None:
+    demo = start("--exit", "--from", "2013-12-20", *WINDOW)
+    demo.wait_for(lambda: finished(demo) >= 60, "the first sixty jobs")
+    before = {
+        str(row[0]) for row in demo.rows("SELECT id FROM units_of_work WHERE state IN ('processed', 'noop')")
+    }
+    demo.kill("scheduler")
+    assert demo.end() == 0, demo.said + demo.logs()
+    accepts = [
+        (
+            str(id_),
+            [entry for entry in map(json.loads, str(history).splitlines()) if entry["verb"] == "accept"],
+        )
+        for id_, history in demo.rows("SELECT id, history FROM units_of_work")
+    ]
+    assert before <= {id_ for id_, _ in accepts}
+    assert [(id_, found) for id_, found in accepts if len(found) != 1] == []
+
+
+def finished(demo: Demo) -> int:
+    try:
+        return int(str(demo.rows("SELECT count(*) FROM jobs WHERE state IN ('processed', 'noop')")[0][0]))
+    except sqlite3.OperationalError:
+        return 0
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_totals_are_right_whoever_is_killed_when(start: Callable[..., Demo], seed: int) -> None:
+    dice = random.Random(seed)
+    demo = start("--exit", "--from", "2013-12-20", *WINDOW)
+    demo.wait_for(demo.has_said("dashboard:"), "the dashboard")
+    victims = ["scheduler", "worker.flights.1", "worker.flights.2", "supervisor", "flights_feed", "scheduler"]
+    dice.shuffle(victims)
+    for victim in victims:
+        until = time.monotonic() + dice.uniform(0.1, 2.5)
+        while time.monotonic() < until and demo.process.poll() is None:
+            demo.note_family()
+            time.sleep(0.05)
+        demo.kill(victim)
+    assert demo.end() == 0, demo.said + demo.logs()
+    assert "the totals are equal" in demo.said
+    assert not demo.left()
+
+
+def test_a_broken_result_is_noticed(start: Callable[..., Demo]) -> None:
+    demo = start("--exit", "--from", "2013-12-30", *WINDOW)
+    demo.wait_for(demo.has_said("live:"), "the live part")
+    with closing(sqlite3.connect(demo.state / "flights" / "results.sqlite", timeout=30)) as results, results:
+        hit = results.execute(
+            "UPDATE flights SET distance = distance + 1"
+            " WHERE process = 'flights_hourly' AND timeperiod = '2013123015' AND origin = 'JFK' AND carrier = 'B6'"
+        )
+        assert hit.rowcount == 1
+    assert demo.end() == 1, demo.said
+    assert "flights_hourly: distance is" in demo.said
+
+
+def test_a_broken_raw_row_is_noticed(start: Callable[..., Demo], raw: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "weather.csv.gz").write_bytes((raw / "weather.csv.gz").read_bytes())
+    lines = gzip.decompress((raw / "flights.csv.gz").read_bytes()).splitlines(keepends=True)
+    at = next(n for n, line in enumerate(lines) if line.startswith(b"2013-12-30T15"))
+    with gzip.open(broken / "flights.csv.gz", "wb", 1) as file:
+        file.writelines([*lines[:at], *lines[at + 1 :]])
+    demo = start("--exit", "--from", "2013-12-30", *WINDOW, data=broken)
+    assert demo.end() == 1, demo.said
+    assert "flights_yearly: flights is" in demo.said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_nothing(start: Callable[..., Demo], number: signal.Signals) -> None:
+    demo = start("--from", "2013-12-20", *WINDOW)
+    demo.wait_for(lambda: finished(demo) >= 20, "the first jobs")
+    demo.process.send_signal(number)
+    assert demo.end() == 130, demo.said
+    assert len(demo.family) >= 7
+    assert not demo.left()
+    assert "Traceback" not in demo.said + demo.logs()
+
+
+def test_one_demo_a_folder_and_no_strange_folder(start: Callable[..., Demo], tmp_path: Path) -> None:
+    demo = start("--from", "2013-12-30", *WINDOW)
+    demo.wait_for(demo.has_said("dashboard:"), "the dashboard")
+    taken = demo.said.split("dashboard: ")[1].split()[0].rsplit(":", 1)[1]
+    second = subprocess.run(
+        [sys.executable, "-c", RUN, "demo", "--state-folder", str(demo.state)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert (second.returncode, second.stderr.count("\n")) == (5, 1)
+    assert "a demo runs in" in second.stderr
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("years of work")
+    for folder, port, code, word in (
+        (precious, "0", 5, "holds something"),
+        (tmp_path / "new", taken, 2, f"--port {taken} is taken"),
+    ):
+        found = subprocess.run(
+            [sys.executable, "-c", RUN, "demo", "--state-folder", str(folder), "--port", port],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert (found.returncode, found.stderr.count("\n")) == (code, 1), found.stderr
+        assert word in found.stderr
+    assert (precious / "thesis.txt").read_text() == "years of work"
+    demo.process.send_signal(signal.SIGINT)
+    assert demo.end() == 130, demo.said
