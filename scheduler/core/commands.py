@@ -16,6 +16,7 @@ from scheduler.core.decide import _retry as retry_now
 from scheduler.core.decide import (
     act,
     cancel_uow,
+    gather_above,
     reopen,
     settle,
     submit,
@@ -33,6 +34,7 @@ from scheduler.core.plan import Effect, plan_reprocess, plan_skip
 from scheduler.core.ports import Change
 from scheduler.core.process import NAME
 from scheduler.core.records import Fact, Hold, ProcessRow
+from scheduler.core.registry import register
 from scheduler.core.slice import Absent, Item, Slice
 from scheduler.core.strategy import assess
 from scheduler.core.timeperiod import Qualifier
@@ -40,6 +42,7 @@ from scheduler.core.trigger import parse_trigger
 
 BY_PEOPLE = frozenset({"manual", "killed"})  # reasons that late data does not reopen
 JOBS_A_COMMAND = 1000
+RATE_MAX = 1_000_000  # of the business clock; as scheduler.clock has it
 
 Result = tuple[list[Item], dict[str, Any], str]
 
@@ -215,7 +218,11 @@ def _make(s: Slice, id_: str) -> Job:
 def _mark_done(s: Slice, command: Command) -> Result:
     items: list[Item] = []
     effects: list[Effect] = []
-    for job in _jobs(s, command):
+    jobs = _jobs(s, command)
+    gather_above(s, [job for job in jobs if job.state == "skipped"])
+    for named in jobs:
+        job = s.job(named.id)  # as those before it left it
+        assert job is not None
         was_skipped = job.state == "skipped"
         above = plan_reprocess(s, [job])[1:] if was_skipped else []
         _gather_uows(s, [j for e in above if (j := s.job(e.job)) is not None] + [job])
@@ -280,24 +287,40 @@ def _run_now(s: Slice, command: Command) -> Result:
     else:
         jobs = _jobs(s, command)
     rows = []
+    items: list[Item] = []
+    lacks: list[tuple[Any, ...]] = []
     for job in jobs:
         if job.is_finished or job.uow_open:
             raise Refused(f"job {job.id} is {job.state}; only one that waits is run now")
         changed = s.change_job(job, more=True)
-        found = assess(s, changed)
+        try:
+            found = assess(s, changed)
+            if found.act is None:
+                found = assess(s, changed, everything=True)
+        except Absent as lack:  # name what all of them lack at once
+            lacks += lack.wants
+            continue
+        if lacks:
+            continue
         if found.act is None:
-            blocker = found.blockers[0].sentence if found.blockers else "nothing is to be done"
-            raise Refused(f"job {job.id} cannot run now: {blocker}")
-        act(s, changed, found)
+            why = "; ".join(blocker.sentence for blocker in found.blockers) or "nothing is to be done"
+            raise Refused(f"job {job.id} cannot run now: {why}")
+        items += act(s, changed, found)
         rows.append({"job": job.id, "effect": found.act, "state": job.state})
-    return [], {"changed": True, "jobs": rows}, f"{len(rows)} requested"
+    if lacks:
+        raise Absent(*lacks)
+    return items, {"changed": True, "jobs": rows}, f"{len(rows)} requested"
 
 
 def _late_data(s: Slice, command: Command) -> Result:
     """Data came for periods that may be finished: drive them and what stands on them again, gently."""
     effects: list[Effect] = []
     items: list[Item] = []
-    for root in _jobs_there(s, command):
+    roots = _jobs_there(s, command)
+    gather_above(s, roots)
+    for named in roots:
+        root = s.job(named.id)  # as those before it left it
+        assert root is not None
         if root.state == "embryo" and not root.stopping:
             effects.append(Effect(root.id, "none", root.state))
             continue
@@ -323,8 +346,8 @@ def _late_data(s: Slice, command: Command) -> Result:
 def _jobs_there(s: Slice, command: Command) -> list[Job]:
     """Late data may name a period that has no row yet: nothing has to be done for it."""
     ids = command.target.get("jobs")
-    if not isinstance(ids, list):
-        raise InvalidRequest(f"late data needs jobs, got {ids!r}")
+    if not isinstance(ids, list) or not all(isinstance(id_, str) for id_ in ids):
+        raise InvalidRequest(f"late data needs jobs, such as ['flights_daily@2013070400'], got {ids!r}")
     missing = [("job", id_) for id_ in ids if id_ not in s.jobs]
     if missing:
         raise Absent(*missing)
@@ -377,15 +400,30 @@ def _scope(s: Slice, command: Command) -> str:
     )
 
 
+def _instant(what: str, value: object) -> datetime | None:
+    """An ISO instant with a time zone, or None for nothing."""
+    if value is None or value == "":
+        return None
+    try:
+        found = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise InvalidRequest(f"{what} must be like 2026-11-21T06:00:00+00:00, got {value!r}")
+    return found
+
+
 def _hold(s: Slice, command: Command) -> Result:
     scope = _scope(s, command)
-    until = command.arguments.get("until")
+    until = _instant("until", command.arguments.get("until"))
+    if until is not None and until <= s.real:
+        raise InvalidRequest(f"a hold until {until.isoformat()} would be over already")
     hold = Hold(
         scope=scope,
         actor=command.actor,
         reason=command.reason,
         since=s.real,
-        until=datetime.fromisoformat(until) if until else None,
+        until=until,
     )
     s.set_hold(scope, hold)
     s.emit("hold.set", command.reason, actor=command.actor, severity="warning", data={"scope": scope})
@@ -393,12 +431,12 @@ def _hold(s: Slice, command: Command) -> Result:
 
 
 def _release(s: Slice, command: Command) -> Result:
-    scope = command.target.get("scope")
+    scope = str(command.target.get("scope"))
     if scope not in s.known.holds:
         raise Refused(f"{scope} is not held; held are: {', '.join(sorted(s.known.holds)) or 'none'}")
-    s.set_hold(str(scope), None)
+    s.set_hold(scope, None)
     s.emit("hold.release", command.reason, actor=command.actor, data={"scope": scope})
-    return lifted(s, str(scope)), {"changed": True, "scope": scope}, f"released {scope}"
+    return lifted(s, scope), {"changed": True, "scope": scope}, f"released {scope}"
 
 
 def lifted(s: Slice, scope: str) -> list[Item]:
@@ -428,9 +466,12 @@ def _process_verb(s: Slice, command: Command) -> Result:
     if state == row.state:
         return [], {"changed": False, "state": state}, f"{row.name} is {state} already"
     before = _waiting_for(s, row.name) if state in ("expired", "deleted") else []
-    overrides = {key: value for key, value in row.overrides.items() if key != "expired"}
-    if state == "expired":  # so that a context which names it does not bring it back
-        overrides["expired"] = {"by": "person", "actor": command.actor, "at": s.real.isoformat()}
+    overrides = {key: value for key, value in row.overrides.items() if key not in ("expired", "is_on")}
+    mark = {"by": "person", "actor": command.actor, "at": s.real.isoformat()}
+    if state in ("expired", "deleted"):  # so that a context which names it does not bring it back
+        overrides["expired"] = mark
+    else:
+        overrides["is_on"] = {**mark, "value": state == "scheduled"}
     last_fire = s.now if row.kind == "freerun" else row.last_fire
     s.change_row(row, state=state, version=row.version + 1, last_fire=last_fire, overrides=overrides)
     s.emit(
@@ -443,10 +484,30 @@ def _process_verb(s: Slice, command: Command) -> Result:
     items = [Item("fill", row.name), *_invalid_ones(s, row.name)]
     if state in ("expired", "deleted"):
         items += [Item("job", id_) for id_ in before]
+        items += [Item("fill", edge.of) for edge in s.timetable.dependants(row.name)]
     elif row.kind == "managed":
         items.append(Item("advance", row.name))
-    ready = [id_ for id_ in before if (job := s.job(id_)) is not None and assess(s, job).act is not None]
-    return items, {"changed": True, "state": state, "ready": ready}, f"{row.name} is {state}"
+    return items, {"changed": True, "state": state, "ready": _ready(s, before)}, f"{row.name} is {state}"
+
+
+def _ready(s: Slice, ids: list[str]) -> list[str]:
+    """Those that wait for nothing, but perhaps for a place."""
+    found: list[str] = []
+    lacks: list[tuple[Any, ...]] = []
+    for id_ in ids:
+        job = s.job(id_)
+        if job is None or not job.open or job.uow_open:
+            continue
+        try:
+            seen = assess(s, job)
+        except Absent as lack:
+            lacks += lack.wants
+            continue
+        if seen.act is not None or (seen.blockers and all(b.code == "place" for b in seen.blockers)):
+            found.append(id_)
+    if lacks:
+        raise Absent(*lacks)
+    return found
 
 
 def _invalid_ones(s: Slice, name: str) -> list[Item]:
@@ -461,8 +522,8 @@ def _waiting_for(s: Slice, name: str) -> list[str]:
     """Open jobs of the processes that stand on this one."""
     ids: list[str] = []
     for edge in s.timetable.dependants(name):
-        found, _ = s.window(edge.of, None, 64)
-        ids += found
+        found, _ = s.window(edge.of, None, JOBS_A_COMMAND)
+        ids += [id_ for id_ in found if id_ not in ids]
     return ids
 
 
@@ -486,7 +547,10 @@ def _override(s: Slice, command: Command) -> Result:
             f"{key} must be a whole number between 1 and {10 if key == 'priority' else 10_000}, got {value!r}"
         )
     entry = {"value": value, "actor": command.actor, "at": s.real.isoformat()}
-    s.change_row(row, overrides={**row.overrides, key: entry}, version=row.version + 1)
+    sets: dict[str, Any] = {"overrides": {**row.overrides, key: entry}, "version": row.version + 1}
+    if key == "trigger" and row.kind == "freerun":  # it has missed nothing before it was set
+        sets["last_fire"] = s.now
+    s.change_row(row, **sets)
     s.emit(f"process.{command.verb}", str(value), actor=command.actor, process=row.name, data={key: value})
     items = [Item("fill", row.name)] if row.kind == "managed" else [Item("fire", row.name)]
     return items, {"changed": True, key: value}, f"{key} of {row.name} is {value}"
@@ -496,9 +560,26 @@ def _reset(s: Slice, command: Command) -> Result:
     row = _row(s, command)
     if not row.overrides:
         return [], {"changed": False}, f"{row.name} has no overrides"
-    s.change_row(row, overrides={}, version=row.version + 1)
-    s.emit("process.reset", ", ".join(row.overrides), actor=command.actor, process=row.name)
-    return [Item("fill", row.name)], {"changed": True}, f"{row.name} is as the context says"
+    state = row.state
+    definition = s.timetable.processes.get(row.name)
+    if "is_on" in row.overrides and state in ("scheduled", "suspended"):
+        state = "suspended" if definition is not None and not definition.is_on else "scheduled"
+    overrides = {key: value for key, value in row.overrides.items() if key == "expired"}
+    sets: dict[str, Any] = {"state": state, "overrides": overrides, "version": row.version + 1}
+    if row.kind == "freerun":
+        sets["last_fire"] = s.now
+    s.change_row(row, **sets)
+    s.emit(
+        "process.reset",
+        ", ".join(row.overrides),
+        actor=command.actor,
+        process=row.name,
+        data={"state": state},
+    )
+    items = [Item("fill", row.name), *_invalid_ones(s, row.name)]
+    if row.kind == "managed":
+        items.append(Item("advance", row.name))
+    return items, {"changed": True, "state": state}, f"{row.name} is as the context says"
 
 
 def _submit(s: Slice, command: Command) -> Result:
@@ -510,9 +591,12 @@ def _submit(s: Slice, command: Command) -> Result:
     process = s.process(name)
     if process is None:
         raise NotFound(f"there is no process {name!r}")
+    row = s.row(name)
+    if row.state == "deleted" and name in s.timetable.processes:  # registered anew, under its old job keys
+        items = register(s, s.timetable.processes[name], row, actor=command.actor)
+        return items, {"changed": True, "state": s.row(name).state}, f"{name} is registered again"
     if process.kind != "freerun":
         raise Refused(f"process {name!r} is {process.kind}; only freerun processes are submitted")
-    row = s.row(name)
     if row.state != "scheduled":
         raise Refused(f"process {name!r} is {row.state}; resume it first")
     arguments = command.arguments.get("arguments")
@@ -557,9 +641,22 @@ def _entry(s: Slice, command: Command, name: str, base: str) -> Result:
         )
     else:
         s.change_row(
-            row, state="scheduled", definition=made, last_fire=s.now, overrides={}, version=row.version + 1
+            row,
+            kind="freerun",
+            qualifier=Qualifier.INSTANT,
+            grouping=1,
+            tree=None,
+            start=None,
+            frontier=None,
+            passed=None,
+            state="scheduled",
+            definition=made,
+            last_fire=s.now,
+            overrides={},
+            version=row.version + 1,
         )
-    s.emit("process.submit", f"an entry of {base}", actor=command.actor, process=name, data=made)
+    data = {**made, "state": "scheduled"}
+    s.emit("process.submit", f"an entry of {base}", actor=command.actor, process=name, data=data)
     return [], {"changed": True, "state": "scheduled"}, f"entry {name} of {base}"
 
 
@@ -567,13 +664,25 @@ def _set_clock(s: Slice, command: Command) -> Result:
     value = command.arguments.get("value")
     if not isinstance(value, dict):
         raise InvalidRequest("the clock needs a mapping: real_anchor, business_anchor, rate")
+    for key in (
+        "real_anchor",
+        "business_anchor",
+        "floor",
+    ):  # a bad row would stop every process that reads it
+        if _instant(f"clock {key}", value.get(key)) is None and key != "floor":
+            raise InvalidRequest(f"the clock needs a {key}, an instant")
+    rate = value.get("rate")
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= RATE_MAX:
+        raise InvalidRequest(f"clock rate must be between 0 (frozen) and {RATE_MAX:,}, got {rate!r}")
     s.facts.append(Fact(key="clock", value=value))
     s.emit("clock.set", str(value), actor=command.actor, severity="warning")
     return [], {"changed": True}, "the clock was set"
 
 
 def _worker_died(s: Slice, command: Command) -> Result:
-    owner = str(command.target.get("owner"))
+    owner = command.target.get("owner")
+    if not isinstance(owner, str) or not owner:
+        raise InvalidRequest(f"worker_died needs an owner, such as 'box/worker.default.1', got {owner!r}")
     ids = s.owned.get(owner)
     if ids is None:
         raise Absent(("owned", owner))

@@ -327,11 +327,11 @@ def _failed(s: Slice, job: Job, uow: Uow, *, at_once: bool = False) -> list[Item
     if job.uow != uow.id or not job.uow_open:
         s.change_uow(uow, "give_up", message="its job went on without it", due_at=None, retry_at=None)
         return []
-    if job.again is not None:
-        given_up = s.change_uow(uow, "give_up", message="late data came", due_at=None, retry_at=None)
-        return _ended(s, job, given_up)
     process = s.process(job.process)
     row = s.known.rows.get(job.process)
+    if job.again is not None and (row is None or row.state != "suspended"):
+        given_up = s.change_uow(uow, "give_up", message="late data came", due_at=None, retry_at=None)
+        return _ended(s, job, given_up)
     if process is None or row is None or row.state in ("expired", "deleted"):
         return _give_up(s, job, uow, "failed")
     if row.state == "suspended":  # neither retried nor canceled meanwhile
@@ -566,7 +566,7 @@ def advance(s: Slice, name: str) -> list[Item]:
     items = _catch_up(s, process, made, shown_again)
     if shown_again:
         items += _show(s, [s.jobs[job_id(name, p.label)] for p in periods])
-    if len(periods) <= 4:
+    if len(periods) <= 4 and not shown_again:
         items += [Item("job", job.id) for job in made]
     else:
         items.append(Item("fill", name))
@@ -594,6 +594,7 @@ def _catch_up(s: Slice, process: Process, made: list[Job], shown_again: bool) ->
 def _show(s: Slice, jobs: list[Job | None]) -> list[Item]:
     """Rows that come into view again reopen what finished without them."""
     items: list[Item] = []
+    gather_above(s, [job for job in jobs if job is not None])
     for job in jobs:
         if job is None:
             continue
@@ -607,26 +608,36 @@ def _show(s: Slice, jobs: list[Job | None]) -> list[Item]:
     return items
 
 
+def gather_above(s: Slice, roots: list[Job]) -> None:
+    """Have what stands on any of `roots` gathered layer by layer, not root by root."""
+    _above(s, roots)
+
+
 def stands_on(s: Slice, root: Job) -> list[Job]:
     """Every existing job that stands on `root`: ancestors and dependants, transitively, nearest first."""
+    return [job for id_, job in _above(s, [root]).items() if id_ != root.id]
+
+
+def _above(s: Slice, roots: list[Job]) -> dict[str, Job]:
     found: dict[str, Job] = {}
-    layer = [root]
+    layer = roots
     while layer:
         spans = [
             s.clip(s.timetable.dependant_span(edge, job.start, job.end))
             for job in layer
             for edge in s.timetable.dependants(job.process)
         ]
-        missing = [("range", span) for span in spans if span.start < span.end and span not in s.ranges]
+        spans = [span for span in dict.fromkeys(spans) if span.start < span.end]
+        missing = [("range", span) for span in spans if span not in s.ranges]
         if missing:
             raise Absent(*missing)
         layer = []
         for span in spans:
-            for job in s.jobs_in(span) if span.start < span.end else ():
-                if job.id not in found and job.id != root.id:
+            for job in s.jobs_in(span):
+                if job.id not in found:
                     found[job.id] = job
                     layer.append(job)
-    return list(found.values())
+    return found
 
 
 def fire(s: Slice, name: str) -> list[Item]:
@@ -645,12 +656,10 @@ def fire(s: Slice, name: str) -> list[Item]:
         s.change_row(row, last_fire=fires[-1])
         return [Item("fire", name)]
     held = s.known.holds.get("*") or s.known.holds.get(f"process:{name}")
-    if process.catchup != "all" and len(fires) > 1:
-        fires = (
-            fires[-1:]
-            if process.catchup == "last"
-            else [f for f in fires[-1:] if f > s.now - timedelta(seconds=60)]
-        )
+    if process.catchup != "all":
+        fires = fires[-1:]
+    if process.catchup == "none":  # one that came a moment ago was not missed
+        fires = [f for f in fires if f > s.now - timedelta(seconds=60)]
     items: list[Item] = []
     s.change_row(row, last_fire=fires[-1] if fires else s.now)
     for instant in fires:
@@ -679,6 +688,11 @@ def submit(s: Slice, process: Process, instant: datetime, arguments: dict[str, A
     while True:
         period = timeperiod_at(instant, Qualifier.INSTANT)
         id_ = job_id(process.name, period.label)
+        if id_ not in s.jobs:  # look at some at once
+            labels = (
+                timeperiod_at(instant + timedelta(milliseconds=n), Qualifier.INSTANT).label for n in range(32)
+            )
+            raise Absent(*[("job", job_id(process.name, label)) for label in labels])
         if s.job(id_) is None:
             break
         instant = instant + timedelta(milliseconds=1)

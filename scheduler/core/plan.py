@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scheduler.core.decide import stands_on
+from scheduler.core.decide import gather_above, stands_on
 from scheduler.core.errors import Refused
 from scheduler.core.job import Job, job_id
 from scheduler.core.slice import Absent, Slice
@@ -31,6 +31,7 @@ class Effect:
 def plan_reprocess(s: Slice, roots: list[Job]) -> list[Effect]:
     """Job, ancestors and dependants that are not embryo go back to embryo; running ones are canceled."""
     effects: dict[str, Effect] = {}
+    gather_above(s, roots)
     for root in roots:
         for job in (root, *stands_on(s, root)):
             effects.setdefault(job.id, Effect(job.id, _reset(job), job.state))

@@ -43,9 +43,9 @@ def reconcile(s: Slice) -> list[Item]:
     for name, process in s.timetable.processes.items():
         row = s.known.rows.get(name)
         start = s.timetable.start_of(name) if process.kind == "managed" else None
-        if row is None or row.state == "deleted":
-            items += _register(s, process, start, row)
-        else:
+        if row is None:
+            items += register(s, process, None)
+        elif row.state != "deleted":  # a person deleted it: submitting its name brings it back
             items += _update(s, process, row, start)
     for name, row in list(s.known.rows.items()):
         base = (row.definition or {}).get("base", name)
@@ -61,7 +61,9 @@ def reconcile(s: Slice) -> list[Item]:
     return items
 
 
-def _register(s: Slice, process: Process, start: datetime | None, old: ProcessRow | None) -> list[Item]:
+def register(s: Slice, process: Process, old: ProcessRow | None, *, actor: str = "scheduler") -> list[Item]:
+    """A row for a process of the context: a new one, or that of a deleted process again."""
+    start = s.timetable.start_of(process.name) if process.kind == "managed" else None
     tree = s.timetable.tree_of(process.name)
     state = "scheduled" if process.is_on else "suspended"
     fields: dict[str, Any] = {
@@ -78,7 +80,7 @@ def _register(s: Slice, process: Process, start: datetime | None, old: ProcessRo
         s.add_row(ProcessRow(name=process.name, **fields))
     else:
         s.change_row(old, version=old.version + 1, overrides={}, **fields)
-    s.emit("process.schedule", "registered", process=process.name, data={"state": state})
+    s.emit("process.schedule", "registered", actor=actor, process=process.name, data={"state": state})
     return (
         [Item("advance" if process.kind == "managed" else "fire", process.name)]
         if process.kind != "daemon"
@@ -89,8 +91,15 @@ def _register(s: Slice, process: Process, start: datetime | None, old: ProcessRo
 def _update(s: Slice, process: Process, row: ProcessRow, start: datetime | None) -> list[Item]:
     tree = s.timetable.tree_of(process.name)
     sets: dict[str, Any] = {}
-    if row.state == "expired" and _by_context(row):
-        sets["state"] = "scheduled" if process.is_on else "suspended"
+    state = "scheduled" if process.is_on else "suspended"
+    back = row.state == "expired" and _by_context(row)
+    turned = row.state in ("scheduled", "suspended") and "is_on" not in row.overrides
+    if (back or turned) and row.state != state:
+        sets["state"] = state
+        why = "it is in the context again" if back else "the context says so"
+        s.emit("process.schedule", why, process=process.name, data={"state": state})
+        if process.kind == "freerun":
+            sets["last_fire"] = s.now
     if row.tree != (tree.name if tree is not None else None):
         sets["tree"] = tree.name if tree is not None else None
     items: list[Item] = []

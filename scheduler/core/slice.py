@@ -299,6 +299,9 @@ class Slice:
     def span_of(self, job: Job) -> Timeperiod:
         """The timeperiod of a job."""
         process = self.timetable.processes.get(job.process)
+        row = self.known.rows.get(job.process)
+        if process is None and row is not None and row.qualifier:  # retired: its row knows
+            return timeperiod_of(job.timeperiod, Qualifier(row.qualifier), row.grouping)
         if process is None or process.qualifier is Qualifier.INSTANT:
             return timeperiod_of(job.timeperiod, Qualifier.INSTANT)
         return timeperiod_of(job.timeperiod, process.qualifier, process.grouping)
@@ -563,7 +566,7 @@ class Slice:
             marks=marks,
             lifted=lifted,
             commands=self.commands,
-            facts=self.facts,
+            facts=list({fact.key: fact for fact in self.facts}.values()),  # the last one wins
             events=self.events,
             messages=self.published,
         )
@@ -586,7 +589,9 @@ class Slice:
             # marks: nothing of the state changes. `copied` is the leader's alone, and its events are saved with
             # it; the others hold only as long as the history is no longer than was seen
             copied = sets.pop("copied", None)
-            if copied is not None:  # first of all: changes of one shape that follow each other are one statement
+            if (
+                copied is not None
+            ):  # first of all: changes of one shape that follow each other are one statement
                 marks.insert(0, Change(Uow, before.id, {}, {"copied": copied}))
             if sets:
                 seen = {"version": before.version, "history_n": before.history_n}
