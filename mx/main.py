@@ -11,7 +11,7 @@ import socket
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from waitress.server import create_server  # type: ignore[import-untyped]
 
@@ -146,10 +146,17 @@ def run_mx(
     finally:
         stopping.set()  # ends the streams, whoever asked us to stop
         server.task_dispatcher.shutdown(timeout=STOP_S)  # first whoever still answers, then the sockets
-        server.close()
+        server.trigger.pull_trigger(lambda: _close(server))
         serving.join(STOP_S)
         listener.close()
     return 0
+
+
+def _close(server: Any) -> None:
+    """Close every connection, then the server; in the server's own thread, whose loop ends by it."""
+    for channel in list(server.active_channels.values()):
+        channel.handle_close()
+    server.close()
 
 
 def _tend(

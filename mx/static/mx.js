@@ -161,6 +161,9 @@
     return body;
   }
 
+  /* another plan may have been opened before the answer came: that one stays */
+  const isOpen = (form) => $("dialog").open && $("dialog").contains(form);
+
   async function act(form) {
     const buttons = form.querySelectorAll("button");
     const verb = form.elements.verb.value.replace("_", " ");
@@ -174,11 +177,11 @@
       const answer = await response.json();
       if (response.status === 200) {
         toast("success", `${verb}: done`, answer.message || "");
-        if ($("dialog").open) $("dialog").close();
-        else if (form.hasAttribute("data-dialog")) { location.assign(form.elements.back.value); return; }
+        if (isOpen(form)) $("dialog").close();
+        else if (form.hasAttribute("data-dialog") && form.isConnected) { location.assign(form.elements.back.value); return; }
       } else if (response.status === 202) {
         toast("warning", `${verb}: waits`, answer.message);
-        if ($("dialog").open) $("dialog").close();
+        if (isOpen(form)) $("dialog").close();
       } else {
         const allowed = answer.allowed && answer.allowed.length ? ` Allowed: ${answer.allowed.join(", ")}.` : "";
         toast("error", "Nothing was done", (answer.error || `status ${response.status}`) + allowed);
