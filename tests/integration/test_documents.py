@@ -37,6 +37,7 @@ from mx.routes import ROUTES
 from scheduler.core.command import COMMAND_VERBS
 from scripts.generate_docs import outdated
 from settings import FIELDS, NO_SETTINGS
+from supervisor.os_process import holder
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -278,6 +279,8 @@ def test_the_demo_of_the_readme_plays_and_ends_with_ctrl_c(tmp_path: Path) -> No
         rest = process.communicate(timeout=60)[0]
         assert process.returncode == 130, rest
         assert "still running" not in rest
+        left = [path.stem for path in (tmp_path / "demo" / "run").glob("*.pid") if holder(path) is not None]
+        assert not left, f"Ctrl-C left {left} behind"
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
