@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from scheduler.core.job import Job
 from scheduler.core.ports import Store, Where
-from scheduler.core.slice import Item, OpenRow, Slice
+from scheduler.core.slice import LOOK, Item, OpenRow, Slice
+from scheduler.core.timetable import Span
 from scheduler.core.uow import Uow, job_of
 
 UNFINISHED = ("requested", "in_progress", "invalid")
@@ -48,12 +50,7 @@ class Gatherer:
                 case ("active",):
                     self._active(s)
                 case ("open", span, size):
-                    where = (
-                        Where("process", "=", span.process),
-                        Where("open", "=", True),
-                        Where("start", ">=", span.start),
-                        Where("start", "<", span.end),
-                    )
+                    where = (*_within(span), Where("open", "=", True))
                     s.looks["open", span] = self._look(where, size)
                 case ("window", process, after, size):
                     where = (
@@ -68,14 +65,18 @@ class Gatherer:
                     for job in found:
                         s.jobs.setdefault(job.id, job)
                     s.looks[want] = [OpenRow(job.id, job.start) for job in found], len(found) < size
-                case ("range", span):
-                    self._range(s, span)
+                case ("busy", span):
+                    s.looks[want] = self._busy(span), True
+                case ("requested", process):
+                    where = (Where("process", "=", process), Where("state", "=", "requested"))
+                    s.owned[f"requested:{process}"] = self._ids(where)
                 case ("owned", owner):
                     where = (Where("owner", "=", owner), Where("state", "in", HELD))
                     s.owned[owner] = self._ids(where)
                 case ("invalid", process):
                     where = (Where("process", "=", process), Where("state", "=", "invalid"))
                     s.owned[f"invalid:{process}"] = self._ids(where)
+        self._ranges(s, [want[1] for want in unique if want[0] == "range"])
         self._uows_of_jobs(s, unique)
 
     def _uows_of_jobs(self, s: Slice, wants: Iterable[tuple[Any, ...]]) -> None:
@@ -119,18 +120,43 @@ class Gatherer:
         rows = self.store.select(Job, ("id", "start"), where, ("start",), size)
         return [OpenRow(*row) for row in rows], len(rows) < size
 
-    def _range(self, s: Slice, span: Any) -> None:
+    def _ranges(self, s: Slice, spans: list[Span]) -> None:
+        """Each span's jobs; spans of a process that touch are read as one."""
+        spans.sort(key=lambda span: (span.process, span.start, span.end))
+        at = 0
+        while at < len(spans):
+            first, end, n = spans[at], spans[at].end, at + 1
+            while n < len(spans) and spans[n].process == first.process and spans[n].start <= end:
+                end, n = max(end, spans[n].end), n + 1
+            self._range(s, Span(first.process, first.start, end), spans[at:n])
+            at = n
+
+    def _range(self, s: Slice, whole: Span, spans: list[Span]) -> None:
         self.reads += 1
-        where = (
-            Where("process", "=", span.process),
-            Where("start", ">=", span.start),
-            Where("start", "<", span.end),
-        )
-        found = self.store.find(Job, where, ("start",))
+        found = self.store.find(Job, _within(whole), ("start",))
         for job in found:
             s.jobs.setdefault(job.id, job)
-        s.ranges[span] = [job.id for job in found]
+        starts = [job.start for job in found]
+        for span in spans:
+            part = found[bisect_left(starts, span.start) : bisect_left(starts, span.end)]
+            s.ranges[span] = [job.id for job in part]
+
+    def _busy(self, span: Span) -> list[OpenRow]:
+        """The jobs of a span whose unit of work is unfinished, or still held by a worker."""
+        rows: dict[str, OpenRow] = {}
+        for more in (Where("uow_open", "=", True), Where("stopping", "notnull")):
+            found, _ = self._look((*_within(span), Where("open", "=", True), more), LOOK)
+            rows.update((row.id, row) for row in found)
+        return sorted(rows.values(), key=lambda row: row.start)
 
     def _ids(self, where: tuple[Where, ...]) -> list[str]:
         self.reads += 1
         return [row[0] for row in self.store.select(Uow, ("id",), where, ("id",))]
+
+
+def _within(span: Span) -> tuple[Where, ...]:
+    return (
+        Where("process", "=", span.process),
+        Where("start", ">=", span.start),
+        Where("start", "<", span.end),
+    )

@@ -6,15 +6,17 @@ others is explained by them: the walk goes down to those that wait for nobody.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scheduler.core.errors import NotFound
 from scheduler.core.inputs import Blocker
-from scheduler.core.slice import Slice
+from scheduler.core.job import Job
+from scheduler.core.slice import LOOK, Slice
 from scheduler.core.strategy import assess
 
 DEPTH_MAX = 50
 ROOTS_MAX = 100
+OLDER_MAX = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +37,30 @@ def explain(s: Slice, id_: str) -> Explanation:
     if job is None:
         raise NotFound(f"there is no job {id_!r}")
     found = assess(s, job, everything=True)
+    own = tuple(_with_older(s, job, blocker) for blocker in found.blockers)
     roots: dict[tuple[str, Blocker], None] = {}
     cycle: list[str] = []
     _walk(s, id_, [], roots, cycle, set())
-    return Explanation(id_, job.state, found.act, found.blockers, tuple(roots)[:ROOTS_MAX], tuple(cycle))
+    return Explanation(id_, job.state, found.act, own, tuple(roots)[:ROOTS_MAX], tuple(cycle))
+
+
+def _with_older(s: Slice, job: Job, blocker: Blocker) -> Blocker:
+    """A place that is lacking goes to older ready jobs first: name them."""
+    if blocker.code != "place":
+        return blocker
+    ids, _ = s.window(job.process, None, LOOK)
+    older = []
+    for id_ in ids:
+        other = s.job(id_)
+        if other is None or other.start >= job.start:
+            break
+        found = assess(s, other)
+        if found.act is not None or {b.code for b in found.blockers} == {"place"}:
+            older.append(id_)
+    if not older:
+        return blocker
+    names = ", ".join(older[:OLDER_MAX]) + (" …" if len(older) > OLDER_MAX else "")
+    return replace(blocker, sentence=f"{blocker.sentence}; first come older ones that are ready: {names}")
 
 
 def _walk(
@@ -63,7 +85,5 @@ def _walk(
         waits_for = blocker.job if blocker.code in ("children", "dependency") else None
         if waits_for is not None and s.job(waits_for) is not None:
             _walk(s, waits_for, [*path, id_], roots, cycle, seen)
-        elif blocker.code == "place":
-            roots[id_, blocker] = None
         else:
-            roots[id_, blocker] = None
+            roots[id_, _with_older(s, job, blocker)] = None

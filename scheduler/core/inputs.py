@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 
 from scheduler.core.job import Job, job_id
-from scheduler.core.slice import Slice
+from scheduler.core.slice import LOOK, OpenRow, Slice
 from scheduler.core.timeperiod import spoken
 from scheduler.core.timetable import Edge, Span
 
@@ -44,32 +45,67 @@ def input_spans(s: Slice, job: Job) -> list[tuple[Edge, Span]]:
     return spans
 
 
+def hidden_spans(s: Slice, job: Job) -> list[tuple[Edge, Span]]:
+    """What a job would stand on, had the start of its inputs not been raised above it."""
+    spans = []
+    for edge in s.timetable.inputs(job.process):
+        row = s.known.rows.get(edge.on)
+        if row is None or row.start is None or row.state in ("expired", "deleted"):
+            continue
+        span = s.timetable.input_span(edge, job.start, job.end)
+        start = span.start if row.horizon is None else max(span.start, row.horizon)
+        if start < min(span.end, row.start):
+            spans.append((edge, Span(edge.on, start, min(span.end, row.start))))
+    return spans
+
+
+def still_busy(s: Slice, edge: Edge, span: Span) -> list[Blocker]:
+    """A hidden job is finished once no unit of work of it is unfinished or held by a worker."""
+    return [_unfinished_job(s, edge, span, row) for row in s.busy_rows(span)]
+
+
+def all_unfinished(s: Slice, edge: Edge, span: Span) -> list[Blocker]:
+    """Everything of a span that is not finished, the oldest first; at most as much as one look shows."""
+    found = [_unfinished_job(s, edge, span, row) for row in islice(s.open_rows(span), LOOK)]
+    if not s.is_made(span):
+        found.append(_not_begun(s, edge, span))
+    return found
+
+
 def unfinished(s: Slice, edge: Edge, span: Span) -> Blocker | None:
     """The first thing of a span that is not finished, as a blocker; None if all of it is."""
-    code = "children" if edge.kind == "child" else "dependency"
     first = s.first_open(span)
     if first is not None:
-        name = _name(s, span, first.start)
-        return Blocker(
-            code,
-            f"{name} is not finished",
-            job=first.id,
-            process=span.process,
-            unblock="it finishes, or is skipped",
-        )
-    if not s.is_made(span):
-        frontier = s.row(span.process).frontier
-        begin = max(frontier, span.start) if frontier is not None else span.start
-        period = s.timetable.containing(span.process, begin)
-        return Blocker(
-            code,
-            f"{_name(s, span, begin)} has not begun",
-            job=job_id(span.process, period.label),
-            process=span.process,
-            until=period.start,
-            unblock="time passes",
-        )
-    return None
+        return _unfinished_job(s, edge, span, first)
+    return None if s.is_made(span) else _not_begun(s, edge, span)
+
+
+def _code(edge: Edge) -> str:
+    return "children" if edge.kind == "child" else "dependency"
+
+
+def _unfinished_job(s: Slice, edge: Edge, span: Span, row: OpenRow) -> Blocker:
+    return Blocker(
+        _code(edge),
+        f"{_name(s, span, row.start)} is not finished",
+        job=row.id,
+        process=span.process,
+        unblock="it finishes, or is skipped",
+    )
+
+
+def _not_begun(s: Slice, edge: Edge, span: Span) -> Blocker:
+    frontier = s.row(span.process).frontier
+    begin = max(frontier, span.start) if frontier is not None else span.start
+    period = s.timetable.containing(span.process, begin)
+    return Blocker(
+        _code(edge),
+        f"{_name(s, span, begin)} has not begun",
+        job=job_id(span.process, period.label),
+        process=span.process,
+        until=period.start,
+        unblock="time passes",
+    )
 
 
 def _name(s: Slice, span: Span, instant: datetime) -> str:

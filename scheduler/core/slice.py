@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from scheduler.core.event import Event, history_entries, history_line
-from scheduler.core.evolve import difference, evolve
+from scheduler.core.evolve import difference, evolve, made
 from scheduler.core.job import Job
 from scheduler.core.lifecycle import JOB, JOB_FINISHED, UOW
 from scheduler.core.ports import Change, Outgoing
@@ -227,12 +227,30 @@ class Slice:
         return span.start >= span.end or (row.frontier is not None and row.frontier >= span.end)
 
     def first_open(self, span: Span) -> OpenRow | None:
-        """The oldest open job that begins in the span, if any; hidden ones without work do not count."""
-        for row in self._open_rows(span):
+        """The oldest open job that begins in the span, if any."""
+        for row in self.open_rows(span):
             return row
         return None
 
-    def _open_rows(self, span: Span) -> Iterator[OpenRow]:
+    def busy_rows(self, span: Span) -> list[OpenRow]:
+        """The jobs of a span whose unit of work is unfinished, or held by a worker; oldest first, some at most."""
+        look = self.looks.get(("busy", span))
+        if look is None:
+            raise Absent(("busy", span))
+        rows = {row.id: row for row in look[0]}
+        for id_ in self._touched.get(span.process, {}):
+            job = self.jobs[id_]
+            if job is not None and span.start <= job.start < span.end:
+                rows[id_] = OpenRow(id_, job.start)
+        busy = []
+        for row in sorted(rows.values(), key=lambda r: r.start):
+            job = self.jobs.get(row.id)
+            if row.id not in self.jobs or (job is not None and (job.uow_open or job.stopping is not None)):
+                busy.append(row)
+        return busy
+
+    def open_rows(self, span: Span) -> Iterator[OpenRow]:
+        """The open jobs that begin in the span, oldest first, as far as was looked."""
         touched = self._touched.get(span.process, {})
         key = ("open", span)
         look = self.looks.get(key)
@@ -244,22 +262,15 @@ class Slice:
             job = self.jobs[id_]
             if job is not None and span.start <= job.start < span.end:
                 candidates[id_] = OpenRow(id_, job.start)
-        floor = self.known.rows[span.process].start if span.process in self.known.rows else None
         none = True
         for row in sorted(candidates.values(), key=lambda r: r.start):
             job = self.jobs.get(row.id)
             if job is not None and not job.open:
                 continue
-            if floor is not None and row.start < floor and not self._works(row.id):
-                continue
             none = False
             yield row
         if none and not complete:
             raise Absent(("open", span, 4 * len(rows) + LOOK))
-
-    def _works(self, id_: str) -> bool:
-        job = self.job(id_)
-        return job is not None and (job.uow_open or job.stopping is not None)
 
     def jobs_in(self, span: Span) -> list[Job]:
         """All jobs that begin in the span, in order, as decided so far."""
@@ -330,20 +341,19 @@ class Slice:
         self.known.seq += 1
         name = about.get("process")
         process = self.known.process(name) if name else None
-        self.events.append(
-            Event(
-                source=SOURCE,
-                seq=self.known.seq,
-                at=about.pop("at", self.real),
-                business_at=self.now,
-                kind=kind,
-                actor=actor,
-                tags=" ".join(process.tags) if process is not None else "",
-                severity=severity,
-                message=message,
-                **about,
-            )
-        )
+        event = {
+            "source": SOURCE,
+            "seq": self.known.seq,
+            "at": self.real,
+            "business_at": self.now,
+            "kind": kind,
+            "actor": actor,
+            "tags": " ".join(process.tags) if process is not None else "",
+            "severity": severity,
+            "message": message,
+        }
+        event.update(about)
+        self.events.append(made(Event, event))
         return self.known.seq
 
     def add_job(self, job: Job) -> Job:
@@ -431,7 +441,7 @@ class Slice:
         )
         self._put(self._base_uows, id_, None)
         self._put(self.uows, id_, uow)
-        self._copy(uow, 0)
+        self._copy_line(uow, 1, "request", self.real, SOURCE, "", {"state": "requested", "attempt": 1})
         if kind == "work":
             self._count(job.process, 1)
         return uow
@@ -482,24 +492,24 @@ class Slice:
 
     def _copy(self, uow: Uow, after: int) -> None:
         for n, line in enumerate(history_entries(uow.history, after), start=after + 1):
-            verb, state = line.pop("verb"), line["state"]
-            at = datetime.fromisoformat(line.pop("at"))
-            actor, message = line.pop("actor"), line.pop("message", "")
-            severity = {"processed": "success", "invalid": "warning", "canceled": "warning"}.get(
-                state, "debug"
-            )
-            self.emit(
-                f"uow.{verb}",
-                message,
-                severity=severity,
-                actor=actor,
-                at=at,
-                process=uow.process,
-                timeperiod=uow.timeperiod,
-                uow=uow.id,
-                ref=f"{uow.id}/{n}",
-                data=line,
-            )
+            verb, at = line.pop("verb"), datetime.fromisoformat(line.pop("at"))
+            self._copy_line(uow, n, verb, at, line.pop("actor"), line.pop("message", ""), line)
+
+    def _copy_line(
+        self, uow: Uow, n: int, verb: str, at: datetime, actor: str, message: str, data: dict[str, Any]
+    ) -> None:
+        self.emit(
+            f"uow.{verb}",
+            message,
+            severity=_SEVERITIES.get(data["state"], "debug"),
+            actor=actor,
+            at=at,
+            process=uow.process,
+            timeperiod=uow.timeperiod,
+            uow=uow.id,
+            ref=f"{uow.id}/{n}",
+            data=data,
+        )
 
     def publish(self, queue: str, body: str, priority: int = 5) -> None:
         """Send a message once this turn is saved."""
@@ -604,6 +614,11 @@ class Slice:
 
 
 _MISSING: Any = object()
+_SEVERITIES = {
+    "processed": "success",
+    "invalid": "warning",
+    "canceled": "warning",
+}  # by a unit of work's new state
 
 
 @dataclass(frozen=True, slots=True)

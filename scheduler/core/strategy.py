@@ -19,9 +19,12 @@ from datetime import datetime, timedelta
 from scheduler.core.inputs import (
     Blocker,
     all_children_skipped,
+    all_unfinished,
+    hidden_spans,
     input_spans,
     last_settled,
     skipped_dependency,
+    still_busy,
     unfinished,
 )
 from scheduler.core.job import Job
@@ -90,8 +93,11 @@ def decides(process: Process, job: Job, uow: Uow) -> bool:
 
 def assess(s: Slice, job: Job, *, everything: bool = False) -> Assessment:
     """What would be done with a job now. With `everything`, all blockers are named, not only the first."""
+    own: list[Blocker] = []
     if job.stopping is not None:
-        return Assessment(blockers=(_stopping(s, job),))
+        own.append(_stopping(s, job))
+        if job.is_finished or not everything:
+            return Assessment(blockers=tuple(own))
     if job.is_finished:
         return Assessment()
     process = s.process(job.process)
@@ -99,21 +105,43 @@ def assess(s: Slice, job: Job, *, everything: bool = False) -> Assessment:
         return Assessment(blockers=(Blocker("retired", f"{job.process} is not registered any more"),))
     if job.uow_open:
         return _with_uow(s, job, process)
-    own = _own_blockers(s, job, process)
+    own += _own_blockers(s, job, process)
     if own and not everything:
         return Assessment(blockers=(own[0],))
     found = _by_machine(s, job, process, everything=everything)
-    if own:
+    ends = found.act not in (None, "dispatch", "dispatch_final") or (
+        process.machine == "discrete" and job.state == "in_progress"  # it may take its first run's outcome
+    )
+    if own and ends:
         return Assessment(blockers=(*own, *found.blockers))
+    if everything and not ends and (own or found.blockers):
+        asked = _readiness(s, job, process, Assessment("dispatch"))
+        if asked.act == "check":
+            asked = Assessment(blockers=(_unasked(process),))
+        return Assessment(blockers=(*own, *found.blockers, *asked.blockers, *_place(s, job, process)))
     if found.act in ("dispatch", "dispatch_final"):
         found = _readiness(s, job, process, found)
+    if everything and found.blockers:
+        return Assessment(blockers=(*found.blockers, *_place(s, job, process)))
     if found.act in ("dispatch", "dispatch_final"):
-        limit, under_way = process.max_active, s.active_of(job.process)
-        if process.overlap != "allow" and under_way >= limit:
-            sentence = f"{limit} of {job.process} at a time, and {under_way} are under way"
-            place = Blocker("place", sentence, process=job.process, unblock="one of them ends")
-            return Assessment(blockers=(*found.blockers, place))
+        place = _place(s, job, process)
+        if place:
+            return Assessment(blockers=tuple(place))
     return found
+
+
+def _place(s: Slice, job: Job, process: Process) -> list[Blocker]:
+    """Units of work of the process under way: as many as may be."""
+    limit, under_way = process.max_active, s.active_of(job.process)
+    if process.overlap == "allow" or under_way < limit:
+        return []
+    sentence = f"{limit} of {job.process} at a time, and {under_way} are under way"
+    return [Blocker("place", sentence, process=job.process, unblock="one of them ends")]
+
+
+def _unasked(process: Process) -> Blocker:
+    predicate = process.readiness.predicate if process.readiness is not None else ""
+    return Blocker("readiness", f"{predicate} was not asked yet", unblock="it says yes")
 
 
 def _stopping(s: Slice, job: Job) -> Blocker:
@@ -204,16 +232,19 @@ def _by_machine(s: Slice, job: Job, process: Process, *, everything: bool) -> As
 
 
 def _waits(
-    s: Slice, spans: list[tuple[Edge, Span]], kinds: tuple[str, ...], everything: bool
+    s: Slice, job: Job, spans: list[tuple[Edge, Span]], kinds: tuple[str, ...], everything: bool
 ) -> list[Blocker]:
-    found = []
+    found: list[Blocker] = []
     for edge, span in spans:
+        if edge.kind not in kinds:
+            continue
+        if everything:
+            found += all_unfinished(s, edge, span)
+        elif blocker := unfinished(s, edge, span):
+            return [blocker]
+    for edge, span in hidden_spans(s, job):
         if edge.kind in kinds:
-            blocker = unfinished(s, edge, span)
-            if blocker is not None:
-                found.append(blocker)
-                if not everything:
-                    break
+            found += still_busy(s, edge, span)
     return found
 
 
@@ -227,7 +258,7 @@ def _open_run(
             Blocker("not_closed", "its period is not closed yet", until=closing, unblock="time passes")
         ]
         if everything:
-            blockers += _trigger(s, job, process) + _waits(s, spans, ("child", "dependency"), True)
+            blockers += _trigger(s, job, process) + _waits(s, job, spans, ("child", "dependency"), True)
         return Assessment(blockers=tuple(blockers))
     kinds = {"normal": (), "children": ("child", "dependency"), "dependencies": ("dependency",)}[
         process.blocking
@@ -239,7 +270,7 @@ def _open_run(
             Blocker("trigger", "its next tick has not come", until=due, unblock="run it now, or wait")
         )
     if everything or not blockers:
-        blockers += _waits(s, spans, kinds, everything)
+        blockers += _waits(s, job, spans, kinds, everything)
     return Assessment(blockers=tuple(blockers)) if blockers else Assessment("dispatch")
 
 
@@ -267,7 +298,7 @@ def _closed_run(s: Slice, job: Job, process: Process, *, everything: bool) -> As
         and not job.generation
     )
     if not early:
-        blockers += _waits(s, spans, ("child", "dependency"), everything)
+        blockers += _waits(s, job, spans, ("child", "dependency"), everything)
     if blockers:
         return Assessment(blockers=tuple(blockers))
     if process.machine in SLICED:

@@ -213,8 +213,9 @@ class Timetable:
         """Periods of `there` that meet [start, end) of `here`, moved by `offset` of the coarser."""
         ours, theirs = self.processes[here], self.processes[there]
         if offset and not is_coarser(theirs.qualifier, theirs.grouping, ours.qualifier, ours.grouping):
-            moved = following(timeperiod_at(start, ours.qualifier, ours.grouping), offset)
-            start, end = moved.start, moved.end
+            start = following(timeperiod_at(start, ours.qualifier, ours.grouping), offset).start
+            last = timeperiod_at(end - MILLISECOND, ours.qualifier, ours.grouping)
+            end = following(last, offset).end  # [start, end) may be several of our periods
             offset = 0
         first = timeperiod_at(start, theirs.qualifier, theirs.grouping)
         last = timeperiod_at(end - MILLISECOND, theirs.qualifier, theirs.grouping)
@@ -240,6 +241,7 @@ def _label(text: str, what: str) -> datetime:
 def _cycles(timetable: Timetable) -> Iterator[list[Edge]]:
     """Every simple cycle of the graph "stands on", as its edges; each once, from its smallest name."""
     found = 0
+    reach = {name: _reachable(timetable, name) for name in timetable.processes}
     for first in sorted(timetable.processes):
         stack: list[tuple[str, list[Edge]]] = [(first, [])]
         while stack:
@@ -250,8 +252,25 @@ def _cycles(timetable: Timetable) -> Iterator[list[Edge]]:
                     if found > CYCLES_MAX:
                         raise ConfigError(f"more than {CYCLES_MAX} cycles of dependencies around {first!r}")
                     yield [*path, edge]
-                elif edge.on > first and all(edge.on != step.of for step in path) and edge.on != at:
+                elif (
+                    first in reach[edge.on]
+                    and edge.on > first
+                    and all(edge.on != step.of for step in path)
+                    and edge.on != at
+                ):
                     stack.append((edge.on, [*path, edge]))
+
+
+def _reachable(timetable: Timetable, name: str) -> set[str]:
+    """Everything that stands below `name`; with it only what is on a cycle is followed."""
+    found: set[str] = set()
+    stack = [name]
+    while stack:
+        for edge in timetable.inputs(stack.pop()):
+            if edge.on not in found:
+                found.add(edge.on)
+                stack.append(edge.on)
+    return found
 
 
 def _refuse_cycles(timetable: Timetable) -> None:
