@@ -11,7 +11,7 @@ from typing import Any
 from werkzeug.utils import redirect
 from werkzeug.wrappers import Request, Response
 
-from mx import acts, gather, queries, view_attention, view_job, view_overview, view_timetable
+from mx import acts, gather, queries, view_attention, view_job, view_log, view_overview, view_timetable
 from mx.assets import asset
 from mx.lateness import lateness
 from mx.present import (
@@ -215,7 +215,7 @@ def job(site: Site, request: Request, process: str, timeperiod: str) -> Response
     found, real, business = facts.job, facts.at.real, facts.at.business
     current = facts.marks.uows.get(found.id)
     late = lateness(facts.process, facts.row, found.end, business) if facts.process and found.open else None
-    parts, lines, first_error = view_job.log_parts(facts.shown, facts.chunks, real)
+    parts, lines, first_error = view_log.log_parts(facts.shown, facts.chunks)
     address = view_attention.job_href(process, timeperiod)
     tree = site.timetable.tree_of(process)
     why, why_dim = view_job.why_title(found)

@@ -19,7 +19,7 @@ from mx.present import (
     usual_words,
     worst,
 )
-from mx.view_job import log_parts
+from mx.view_log import log_parts
 from mx.view_timetable import crumbs, neighbours, parse_at
 from scheduler.core.errors import InvalidRequest, NotFound
 from scheduler.core.lifecycle import JobState
@@ -117,7 +117,7 @@ def test_a_log_line_cut_in_two_is_one_line() -> None:
         LogChunk(uow="u", attempt=1, n=1, at=NOW, text=" and half\n"),
         LogChunk(uow="u", attempt=2, n=0, at=NOW, text="WARN again\n\n"),
     ]
-    parts, lines, first_error = log_parts(None, chunks, NOW)
+    parts, lines, first_error = log_parts(None, chunks)
     assert [[line.text for line in part.lines] for part in parts] == [
         ["INFO a", "ValueError: half and half"],
         ["WARN again", ""],
