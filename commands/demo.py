@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -118,23 +118,29 @@ def run(args: argparse.Namespace) -> int:
     folder = (args.state_folder or load_settings().state_folder / "demo").resolve()
     taken = free_port(HOST, PORT if args.port is None else args.port, is_given=args.port is not None)
     state = State(folder)
-    stopping = threading.Event()
-    with listening(stopping):
+    stopping, urged = threading.Event(), threading.Event()
+    with listening(stopping, urged):
         demo = Demo(args, state, taken, stopping, Show())
         try:
             return demo.play()
         except Interrupted:
+            demo.show.line("stopping; once more to wait for nothing")
             return INTERRUPTED
         finally:
-            demo.end()
+            demo.end(urged.is_set)
             state.close()
 
 
 @contextmanager
-def listening(stopping: threading.Event) -> Iterator[None]:
-    """INT, TERM and HUP set `stopping`; nothing is interrupted in the middle."""
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, lambda *_: stopping.set()) for number in signals}
+def listening(stopping: threading.Event, urged: threading.Event) -> Iterator[None]:
+    """INT, TERM and HUP set `stopping`, the second one also `urged`; nothing is interrupted in the middle."""
+
+    def on_signal(*_: object) -> None:
+        (urged if stopping.is_set() else stopping).set()
+
+    before = {
+        number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         yield
     finally:
@@ -382,9 +388,9 @@ class Demo:
             culprits = "; ".join(year.not_done(until)) or "rows that have not landed"
             raise SchedulerError(f"nothing moved for {STUCK_S:g} s: {culprits}")
 
-    def end(self) -> None:
+    def end(self, is_urged: Callable[[], bool]) -> None:
         """Stop every process of the demo; nothing is left behind. May be called twice."""
-        left = self.box.stop()
+        left = self.box.stop(is_urged)
         self.site.close()
         self.show.close()
         if left:

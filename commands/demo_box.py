@@ -12,6 +12,7 @@ import os
 import shutil
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from commands import box
@@ -117,14 +118,20 @@ class SupervisedBox:
         logs = self.site.log_file(SUPERVISOR), stray_of(self.site.settings.state_folder / "logs", SUPERVISOR)
         return next(filter(None, map(last_words, logs)), f"its log is {logs[0]}")
 
-    def stop(self) -> list[str]:
-        """Stop all of the box, also what a dead supervisor left; returns what is still there: nothing."""
+    def stop(self, is_urged: Callable[[], bool] = lambda: False) -> list[str]:
+        """Stop all of the box, also what a dead supervisor left; returns what is still there: nothing.
+
+        When `is_urged`, nothing is waited for any more: a second Ctrl-C.
+        """
         child, self._child = self._child, None
         if child is not None:
             child.terminate()
-            if not box.wait_for(child.has_ended, STOP_S):
+            if not box.wait_for(lambda: child.has_ended() or is_urged(), STOP_S):
                 child.kill()
-                box.wait_for(child.has_ended, 1.0)
+            elif not child.has_ended():
+                child.terminate()  # the second one: it waits for nobody
+                box.wait_for(child.has_ended, STOP_S)
+            child.has_ended()
         return drain(self.site)
 
 

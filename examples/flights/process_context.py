@@ -26,7 +26,7 @@ START = os.environ.get("FLIGHTS_START", "2013010100")  # a later hour plays less
 
 FEED_LAG_S = 1800.0  # an hour is closed half an hour after its end: by then its feed is usually complete
 RETRY = Retry(max_retries=5, delay_s=1.0)
-HOURS_AT_ONCE = 8
+HOURS_AT_ONCE = 24
 DAYS_AT_ONCE = 4
 QUEUE = "flights"
 
