@@ -163,7 +163,7 @@ $launch stop --context $folder
 ```
 
 `start` prints where the dashboard is. In this folder `--context` can be left out. After a change of
-`process_context.py`: `reload`; after a change of `workers.py`: `restart`.
+`process_context.py` or `workers.py`: `reload`.
 
 The test: `$python -m unittest -b` in this folder.
 """

@@ -1,7 +1,8 @@
 """`reload`: have the running box take over a changed context, wholly or not at all.
 
 It is checked here first; then the supervisor starts what is new, stops what is gone, and tells the scheduler and
-the workers to load it. Nothing else is restarted. Code of workers that are loaded already is not: `restart` does.
+the workers to load it. Nothing else is restarted. Units of work that begin afterwards run in fresh children, which
+import the workers' code anew; daemons keep theirs until `restart`.
 """
 
 from __future__ import annotations

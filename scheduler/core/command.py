@@ -34,7 +34,6 @@ COMMAND_VERBS = {
     "set_max_active": "process",
     "reset": "process",
     "set_clock": "clock",
-    "reload": "context",
     "worker_died": "worker",  # by a supervisor that saw it: nobody waits for its leases
 }
 

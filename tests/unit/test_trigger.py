@@ -7,6 +7,9 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
+from apscheduler.triggers.base import BaseTrigger
+from apscheduler.triggers.cron import CronTrigger
+from apscheduler.triggers.interval import IntervalTrigger
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -420,3 +423,33 @@ def test_asking_is_consistent(text: str, zone: str, instant: datetime, seconds: 
     assert trigger.first_at_or_after(fire) == fire
     between = instant + timedelta(seconds=seconds) % (fire - instant)
     assert trigger.next_after(between) == fire
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (
+            "every 900",
+            IntervalTrigger(seconds=900, start_date=datetime(1970, 1, 1, tzinfo=UTC), timezone=UTC),
+        ),
+        ("at 06:00", CronTrigger(hour=6, minute=0, timezone=UTC)),
+        ("at mon-09:00", CronTrigger(day_of_week="mon", hour=9, minute=0, timezone=UTC)),
+        ("cron 0 9 * * 1", CronTrigger(day_of_week="mon", hour=9, minute=0, timezone=UTC)),
+        (
+            "cron */20 3,4 1-7 2,6 *",
+            CronTrigger(minute="*/20", hour="3,4", day="1-7", month="2,6", timezone=UTC),
+        ),
+    ],
+)
+@given(
+    instant=st.datetimes(
+        min_value=datetime(2000, 1, 1), max_value=datetime(2035, 1, 1), timezones=st.just(UTC)
+    )
+)
+@settings(max_examples=60, deadline=None)
+def test_we_fire_when_apscheduler_does_where_the_two_mean_the_same(
+    ours: str, theirs: BaseTrigger, instant: datetime
+) -> None:
+    # it fires at or after `now`, to the microsecond; we fire strictly after
+    expected = theirs.get_next_fire_time(None, instant + timedelta(microseconds=1))
+    assert parse_trigger(ours).next_after(instant) == expected
