@@ -111,6 +111,7 @@ def run_scheduler(part: Part) -> int:
     """A scheduler: leads, or stands by."""
     from scheduler.core.timetable import Timetable
     from scheduler.daemon import run
+    from scheduler.retention import Policy
 
     site, settings = part.site, part.site.settings
 
@@ -135,6 +136,11 @@ def run_scheduler(part: Part) -> int:
         turn_limit=settings.turn_limit,
         reload=part.reload,
         load_timetable=load,
+        retention=Policy(
+            log_days=settings.log_retention_days,
+            uow_days=settings.uow_retention_days,
+            event_days=settings.event_retention_days,
+        ),
     )
 
 

@@ -144,15 +144,22 @@ class Settings:
     )
     event_retention_days: int = _setting(
         90,
-        "Age at which events are pruned (days); what people did, and unfinished jobs, are kept.",
+        "Age at which events are pruned (days), those of a unit of work not before it; what people did, and unfinished"
+        " jobs, are kept.",
         least=1,
         most=36500,
     )
     log_retention_days: int = _setting(
-        14, "Age at which captured logs are pruned (days).", least=1, most=36500
+        14,
+        "Age at which captured logs are pruned (days); they leave with their unit of work at the latest.",
+        least=1,
+        most=36500,
     )
     uow_retention_days: int = _setting(
-        90, "Age at which finished units of work are pruned (days).", least=1, most=36500
+        90,
+        "Age at which units of work of finished jobs are pruned (days); a freerun job goes with them.",
+        least=1,
+        most=36500,
     )
     log_level: str = _setting(
         "INFO", "What is written to the logs of processes.", choices=("DEBUG", "INFO", "WARNING", "ERROR")

@@ -236,6 +236,14 @@ LOOP_QUERIES = (
         "events_period",
         ("seq",),
     ),
+    LoopQuery(
+        "events of a job, newest first",  # and those of a process itself, with timeperiod null
+        Event,
+        (_AT, Where("timeperiod", "=", "1"), Where("source", "=", "s"), Where("seq", "<", 7)),
+        "events_period",
+        ("-seq",),
+        500,
+    ),
     LoopQuery("events of a kind", Event, (Where("kind", "=", "hold.set"),), "events_kind", ("seq",)),
     LoopQuery(
         "alarming events",
@@ -253,6 +261,7 @@ LOOP_QUERIES = (
         ("submitted_at",),
         64,
     ),
+    LoopQuery("logs of uows", LogChunk, (Where("uow", "in", ["p@1#1", "p@2#1"]),), "key", (), 500),
     LoopQuery("log of a uow", LogChunk, (Where("uow", "=", "p@1#1"),), "key"),
     LoopQuery("processes of a box", BoxProcess, (Where("box", "=", "b"),), "boxes_box"),
     LoopQuery("a lease", Lease, (Where("name", "=", "scheduler"),), "key"),

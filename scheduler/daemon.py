@@ -18,11 +18,13 @@ from scheduler.core.timetable import Timetable
 from scheduler.engine import Engine
 from scheduler.eventlog import EventLog
 from scheduler.listener import Listener
+from scheduler.retention import Policy, prune
 
 log = logging.getLogger(__name__)
 
 BACKOFF_S = (0.1, 5.0)
 LOOK_EVERY_S = 0.05  # while reports flow, the store is asked no more often what else is due
+PRUNE_EVERY_S = 60.0  # and at once again, in the next idle round, where a pass was full
 
 
 class Daemon:
@@ -36,8 +38,11 @@ class Daemon:
         look_every_s: float = LOOK_EVERY_S,
         load_timetable: Callable[[], Timetable] | None = None,
         reload: threading.Event | None = None,
+        retention: Policy | None = None,
     ) -> None:
         self.engine = engine
+        self.retention = retention  # None: nothing is pruned
+        self._prune_at = 0.0  # monotonic
         self.tick_s = tick_s
         self.look_every_s = look_every_s
         self.listener = Listener(engine.broker, engine.clock)
@@ -103,8 +108,22 @@ class Daemon:
             report = engine.turn(items)
             self.eventlog.write(report.events)
         else:
+            self._prune()
             engine.keep_lease()
         engine.flush()
+
+    def _prune(self) -> None:
+        """One pass of retention, in a round in which there was nothing else to do."""
+        engine, now = self.engine, self.engine.clock.monotonic()
+        if self.retention is None or now < self._prune_at:
+            return
+        try:
+            pruned = prune(engine.store, engine.lease, engine.clock, self.retention)
+        except LeaseLost:
+            engine.lease = None
+            raise
+        self._prune_at = now if pruned.more else now + PRUNE_EVERY_S
+        log.debug("retention: %s", pruned)
 
     def _inputs(self) -> list[Item]:
         """What is due, and what was reported; sleeps if there is neither.
@@ -165,6 +184,7 @@ def run(
     turn_limit: int = 1000,
     reload: threading.Event | None = None,
     load_timetable: Callable[[], Timetable] | None = None,
+    retention: Policy | None = None,
 ) -> int:
     """Run a scheduler until `stopping` is set; what `process_starter.py scheduler` calls."""
     engine = Engine(
@@ -178,7 +198,7 @@ def run(
         sweep_s=sweep_s,
         turn_limit=turn_limit,
     )
-    daemon = Daemon(engine, tick_s=tick_s, load_timetable=load_timetable, reload=reload)
+    daemon = Daemon(engine, tick_s=tick_s, load_timetable=load_timetable, reload=reload, retention=retention)
 
     def watch() -> None:
         stopping.wait()
