@@ -234,10 +234,18 @@ def _job_link(facts: Facts, job: Job) -> Link:
     )
 
 
+def seen_at(boxes: Sequence[BoxProcess]) -> dict[str, datetime | None]:
+    """When each process was seen last: its supervisor writes a row only when it changes, and its own regularly."""
+    supervisors = {box.box: box.seen_at for box in boxes if box.kind == "supervisor"}
+    return {box.id: max(filter(None, (box.seen_at, supervisors.get(box.box))), default=None) for box in boxes}
+
+
 def _crashes(facts: Facts) -> list[Item]:
     found = []
+    seen = seen_at(facts.boxes)
     for box in facts.boxes:
-        silent = box.seen_at is not None and (facts.real - box.seen_at).total_seconds() > STALE_S
+        last = seen[box.id]
+        silent = last is not None and (facts.real - last).total_seconds() > STALE_S
         if box.state in ("FATAL", "BACKOFF") and not silent:
             gave_up = box.state == "FATAL"
             found.append(
@@ -259,7 +267,7 @@ def _crashes(facts: Facts) -> list[Item]:
                     title=f"The supervisor of {box.box} is silent",
                     href="/#boxes",
                     why="What dies there is not started again, until it is back.",
-                    due=f"since {ago(box.seen_at, facts.real)}".removesuffix(" ago"),
+                    due=f"since {ago(last, facts.real)}".removesuffix(" ago"),
                 )
             )
     return found

@@ -23,7 +23,7 @@ from mx.present import (
     usual_words,
     worker_words,
 )
-from mx.view_attention import Behind, job_href
+from mx.view_attention import Behind, job_href, seen_at
 from scheduler.core.process import Process
 from scheduler.core.records import BoxProcess, ProcessRow
 from scheduler.core.timetable import Timetable
@@ -253,8 +253,11 @@ def machines(boxes: Iterable[BoxProcess], uows: Sequence[Uow], real: datetime, l
             name = worker_words(uow.owner)
             busy[name] = busy.get(name, 0) + 1
     found = []
+    boxes = list(boxes)
+    seen = seen_at(boxes)
     for box in boxes:
-        silent = box.seen_at is None or real - box.seen_at > timedelta(seconds=30)
+        last = seen[box.id]
+        silent = last is None or real - last > timedelta(seconds=30)
         dot, words = _dot(box, silent)
         doing = busy.get(box.id, 0) or busy.get(box.name, 0)
         extra = f"{count_word(doing).lower()} running" if doing else ""
@@ -265,7 +268,7 @@ def machines(boxes: Iterable[BoxProcess], uows: Sequence[Uow], real: datetime, l
                 name=box.name,
                 dot=dot,
                 text=", ".join(part for part in (box.box, words, extra) if part),
-                age=ago(box.seen_at, real).removesuffix(" ago") if silent else "",
+                age=ago(last, real).removesuffix(" ago") if silent else "",
                 bad=box.state in ("FATAL", "BACKOFF"),
             )
         )
