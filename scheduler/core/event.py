@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+_DECODE = json.JSONDecoder().raw_decode
 _ENCODE = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode  # dumps builds one each time
 
 SEVERITIES = ("debug", "info", "success", "warning", "error", "critical")
@@ -46,4 +47,4 @@ def history_line(verb: str, state: str, at: datetime, actor: str, message: str =
 
 def history_entries(history: str, after: int = 0) -> list[dict[str, Any]]:
     """The lines of a history as dictionaries, without the first `after`."""
-    return [json.loads(line) for line in history.splitlines()[after:]]
+    return [_DECODE(line)[0] for line in history.splitlines()[after:]]
