@@ -136,18 +136,13 @@ def items(facts: Facts) -> list[Item]:
 def verdict(facts: Facts, found: Sequence[Item]) -> tuple[str, str]:
     """The one large sentence, and the one below it."""
     if not facts.leading:
-        seen = (
-            f"last seen {time_words(facts.leader_seen, facts.real)}"
-            if facts.leader_seen
-            else "never seen here"
-        )
-        age = f", {ago(facts.leader_seen, facts.real)}" if facts.leader_seen else ""
+        if facts.leader_seen is None:
+            return "The scheduler is not running; never seen here.", "Commands wait until one runs."
+        silence = duration_words((facts.real - facts.leader_seen).total_seconds())
         return (
-            f"The scheduler is not running; {seen}.",
-            (
-                f"Nothing new is started{age and ' since' + age.removesuffix(' ago').removeprefix(',')}. "
-                "Below is what the store knows; commands wait until a scheduler runs."
-            ),
+            f"The scheduler is not running; last seen {time_words(facts.leader_seen, facts.real)}.",
+            f"Nothing new has been started for {silence}. Below is what the store knows; "
+            "commands wait until a scheduler runs.",
         )
     need, heal = sum(not item.heals for item in found), sum(item.heals for item in found)
     head = (
