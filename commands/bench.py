@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -50,6 +47,8 @@ def _count(text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
+    from bench.machine import machine
+
     given: dict[str, Any] = {"synchronous": args.synchronous, "folder": args.folder}
     if args.what == "turn":
         from bench import turn
@@ -66,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         total = given.get("jobs", module.JOBS) * given.get("rounds", module.ROUNDS)
     with _progress(args.what, total) as tell:
         found = measure(tell=tell, **given)
-    found["machine"] = _machine()
+    found["machine"] = machine()
     if args.json:
         print(json.dumps(found, indent=2))
     else:
@@ -89,16 +88,6 @@ def _progress(title: str, total: int) -> Iterator[Tell]:
     ) as progress:
         bar = progress.add_task(title, total=total)
         yield lambda done: progress.update(bar, completed=done)
-
-
-def _machine() -> dict[str, Any]:
-    return {
-        "cpus": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
-        "sqlite": sqlite3.sqlite_version,
-        "system": f"{platform.system()} {platform.release()}",
-    }
 
 
 def _print(found: dict[str, Any]) -> None:
