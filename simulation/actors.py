@@ -224,13 +224,13 @@ class WorkerActor(Actor):
             self.alive = False
             self.world.at(self.rng.uniform(1, 300), self.begin)
             return FOREVER
-        if did:
-            return 0.01
+        if did.finished or did.released or did.stopped or did.dropped or did.lost:
+            return 0.01  # there is room again
         if self.faulty.saw_outage:
             return 5.0
         now = self.world.clock.monotonic()
         limits = [e.times_out - now for e in self.runner._executions.running() if e.times_out is not None]
-        return max(0.01, min(20.0 if self.runner._drain else 300.0, self.executor.next_s(), *limits, 300.0))
+        return max(0.01, min(20.0 if self.runner._drain else 900.0, self.executor.next_s(), *limits))
 
     def bury(self) -> None:
         """As `Actor.bury`: executions die with their worker."""

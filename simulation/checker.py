@@ -54,7 +54,7 @@ class Checker:
         self.touched_uows: dict[str, None] = {}
         self.commands: list[tuple[str, dict[str, Any]]] = []
         self.rows: dict[str, Uow] = {}
-        self.run_now = False
+        self.run_now = self.submitted = False
 
     # -- a commit ---------------------------------------------------------------------------------
 
@@ -71,7 +71,8 @@ class Checker:
         ids = sorted({e.uow for e in events if e.uow is not None})
         if ids:
             self.rows = {u.id: u for u in self.store.find(Uow, (Where("id", "in", ids),))}
-        self.run_now = any(e.kind == "command.done" and (e.data or {}).get("verb") == "run_now" for e in events)
+        verbs = {(e.data or {}).get("verb") for e in events if e.kind == "command.done"}
+        self.run_now, self.submitted = "run_now" in verbs, bool(verbs & {"run_now", "submit"})
         for event in events:
             if event.seq != self.model.seq + 1:
                 raise Broken(8, f"event {event.seq} follows event {self.model.seq}")
@@ -110,6 +111,11 @@ class Checker:
             period = self._period(process, label)
         else:
             period = Period(event.business_at, event.business_at, label)
+        definition = self.world.context.processes[process]
+        if definition.kind == "freerun" and definition.overlap == "skip" and not self.submitted:
+            for other in self.model.jobs.values():
+                if other.process == process and not other.finished:
+                    raise Broken(2, f"{id_} was fired while {other.id} is {other.state}", id_, other.id)
         found = self.model.jobs[id_] = JobView(id_, process, period)
         return found
 
@@ -192,7 +198,9 @@ class Checker:
                     raise Broken(1, f"{event.actor} says it let go of {id_}, which {uow.owner} held", job.id)
                 if job.stopping == id_:
                     job.stopping = None
-        if verb in ("succeed",) and is_work and job.uow == id_:
+        if verb == "succeed" and not is_work:
+            job.ready = True
+        if verb == "succeed" and is_work and job.uow == id_:
             job.produced = True
             row = self.rows[id_]
             if row.cursor_end is not None:
@@ -280,11 +288,15 @@ class Checker:
             self._decided(event, job, verb)
         elif verb == "skip" and not by_people and data.get("reason") not in PEOPLE:
             self._skipped(event, job, str(data.get("reason")))
+        ended_by_person = self._by_person(job)
         job.state, job.version, job.reason = state, job.version + 1, data.get("reason")
         if verb.startswith("dispatch"):
             job.run = data["run"]
             job.ticked = event.business_at
         elif verb == "reprocess":
+            if ended_by_person and event.message.startswith("late data"):
+                raise Broken(6, f"late data reopened {id_}, which a person ended", id_)
+            job.ready = False
             self.model.late.pop(id_, None)
             self.reopened.add(id_)
             job.reopened += 1
@@ -356,6 +368,11 @@ class Checker:
             if job.reopened or process.blocking != "normal" or job.state != "embryo":
                 self._inputs_finished(job, verb)
         self._fired(event, process, job)
+        if process.readiness is not None and not job.ready:
+            raise Broken(3, f"{job.id} was dispatched, and its readiness was never confirmed", job.id)
+        children = [row for need, rows in self.related(job) for _, row in rows if need.kind == "child"]
+        if children and not job.produced and all(row is not None and row.finished and row.state == "skipped" for row in children):
+            raise Broken(3, f"{job.id} was dispatched, and all its children are skipped", job.id)
 
     def _no_skipped_dependency(self, job: JobView, what: str) -> None:
         for need, rows in self.related(job):
@@ -541,9 +558,11 @@ class Checker:
                 if need.kind == "dependency" and self.world.context.processes[need.of].blocking == "dependencies":
                     for p in self.almanac.dependants(need, period):
                         id_ = f"{need.of}@{p.label}"
-                        if id_ in self.model.jobs and id_ not in found:
-                            found[id_] = None
-                            layer.append((need.of, p))
+                        row = self.model.jobs.get(id_)
+                        if row is None or id_ in found or self.before.get(id_, row.state) in FINISHED:
+                            continue  # what ended before on its own is not touched, nor what stands on it
+                        found[id_] = None
+                        layer.append((need.of, p))
         return list(found)
 
     # -- messages and executions ----------------------------------------------------------------------

@@ -43,7 +43,7 @@ def stage(seed: int) -> Stage:
 
 def _stage(rng: Random) -> Stage:
     first = datetime(2026, rng.choice((1, 1, 2, 2, 3, 12)), rng.choice((1, 14, 26, 27, 28)), tzinfo=UTC)
-    days = rng.choice((1.5, 2.0, 2.5))
+    days = rng.choice((1.1, 1.5, 2.0))
     late = timedelta(hours=rng.choice((0, 0, 1, 9, 30)))
     begin = first + late + timedelta(minutes=rng.randint(0, 59))
     processes: list[Process] = []
@@ -77,7 +77,7 @@ def _members(rng: Random, name: str, *, light: bool) -> list[Process]:
 def _managed(rng: Random, name: str, qualifier: str, grouping: int, **more: Any) -> Process:
     machine = rng.choice(MACHINES)
     if qualifier == "hourly":
-        trigger = rng.choice(("every 900", "every 1800", "every 3600", "every 60" if machine == "discrete" else "every 1200"))
+        trigger = rng.choice(("every 1800", "every 3600", "every 5400", "every 60" if machine == "discrete" else "every 2400"))
     else:
         trigger = rng.choice(("every 3600", "every 7200", "every 14400", "at 06:00", "cron 30 4 * * *", "daily"))
     return managed(

@@ -130,8 +130,12 @@ class VirtualExecutor:
     def lease(self, token: str, seconds_left: float) -> None:
         """As `Executor.lease`."""
         execution = self._running.get(token)
-        if execution is not None:
-            execution.lease_ends = self.world.clock.monotonic() + max(0.0, seconds_left) + 1.0
+        if execution is None:
+            return
+        now = self.world.clock.monotonic()
+        self._settle(execution, now)  # the guard may have ended it before this came
+        if execution.over is None:
+            execution.lease_ends = now + max(0.0, seconds_left) + 1.0
 
     def wake(self) -> None:
         """As `Executor.wake`."""

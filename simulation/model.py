@@ -65,6 +65,7 @@ class JobView:
     reopened: int = 0  # how often
     first_run: int = 0  # the last run before it was reopened
     produced: bool = False
+    ready: bool = False
     cursor: str | None = None
     ticked: datetime | None = None  # business time of its last dispatch
 
