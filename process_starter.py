@@ -24,15 +24,12 @@ import secrets  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
 from collections.abc import Callable, Iterator, Mapping, Sequence  # noqa: E402
-from dataclasses import replace  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import TYPE_CHECKING, Any  # noqa: E402
-from urllib.parse import urlsplit  # noqa: E402
 
 from commands.logs import configure, last_words  # noqa: E402
 from commands.site import Site  # noqa: E402
 from scheduler.core.errors import ConfigError, InvalidRequest, SchedulerError  # noqa: E402
-from scheduler.core.records import Fact  # noqa: E402
 from settings import add_options, as_options, overrides_of  # noqa: E402
 from supervisor.ledger import Ledger, owner_of, row_id  # noqa: E402
 from supervisor.os_process import PidFile, Running, spawn  # noqa: E402
@@ -41,8 +38,8 @@ from supervisor.roster import SUPERVISOR, Registered, matches  # noqa: E402
 from supervisor.supervisor import Supervisor, stray_of  # noqa: E402
 
 if TYPE_CHECKING:
-    from scheduler.core.ports import Store
     from scheduler.core.process import Process
+    from scheduler.core.timetable import Timetable
 
 ROOT = Path(__file__).resolve().parent
 INSTANCE = "SYNERGY_INSTANCE"  # names this run of a process; leases are owned under it
@@ -69,18 +66,6 @@ class Part:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.stopping.set())
         self.on_reload(self.reload.set)
-
-    def on_stop(self, call: Callable[[], None]) -> None:
-        """TERM and INT call this too."""
-
-        def stop(*_: object) -> None:
-            self.stopping.set()
-            call()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, stop)
-        if self.stopping.is_set():
-            call()
 
     @staticmethod
     def on_reload(call: Callable[[], None]) -> None:
@@ -109,16 +94,10 @@ class Live(Mapping[str, "Process"]):
 
 def run_scheduler(part: Part) -> int:
     """A scheduler: leads, or stands by."""
-    from scheduler.core.timetable import Timetable
     from scheduler.daemon import run
     from scheduler.retention import Policy
 
     site, settings = part.site, part.site.settings
-
-    def load() -> Timetable:
-        site.reload()
-        return site.timetable
-
     timetable = site.timetable
     part.listen()
     store, broker, clock = site.connect(maintain=True)
@@ -135,7 +114,7 @@ def run_scheduler(part: Part) -> int:
         tick_s=settings.tick_s,
         turn_limit=settings.turn_limit,
         reload=part.reload,
-        load_timetable=load,
+        load_timetable=_loader(site),
         retention=Policy(
             log_days=settings.log_retention_days,
             uow_days=settings.uow_retention_days,
@@ -145,35 +124,33 @@ def run_scheduler(part: Part) -> int:
 
 
 def run_mx(part: Part) -> int:
-    """The dashboard. After a reload it serves anew, with the new timetable at the same address."""
+    """The dashboard. After a reload it serves the new timetable at the same address."""
     from mx.main import run_mx
 
-    site, settings = part.site, part.site.settings
-    _ = site.timetable  # a wrong one is refused before anything is opened
+    site = part.site
+    timetable = site.timetable
     part.listen()
     store, broker, clock = site.connect(maintain=True)
-    while True:
-        ending = threading.Event()
-        part.on_stop(ending.set)
-
-        def reload(ending: threading.Event = ending) -> None:
-            if _reloaded(site):
-                part.reload.set()
-                ending.set()
-
-        part.on_reload(_in_thread(reload))
-        code = run_mx(settings, store, broker, clock, site.timetable, ending)
-        if code or part.stopping.is_set() or not part.reload.is_set():
-            return code
-        part.reload.clear()
-        if settings.mx_port == 0:
-            settings = replace(settings, mx_port=_port_of(store, settings.box))
+    return run_mx(
+        site.settings,
+        store,
+        broker,
+        clock,
+        timetable,
+        part.stopping,
+        reload=part.reload,
+        load_timetable=_loader(site),
+    )
 
 
-def _port_of(store: Store, box: str) -> int:
-    """The port that the dashboard of `box` took; 0 if it is not known."""
-    fact = store.get(Fact, f"mx:{box}")
-    return 0 if fact is None else urlsplit(str(fact.value.get("url"))).port or 0
+def _loader(site: Site) -> Callable[[], Timetable]:
+    """Loads the context anew; raises ConfigError, and the old one stays in force."""
+
+    def load() -> Timetable:
+        site.reload()
+        return site.timetable
+
+    return load
 
 
 def _in_thread(call: Callable[[], object]) -> Callable[[], None]:
