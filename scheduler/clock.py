@@ -166,6 +166,9 @@ class _TwoClocks:
         """As `Clock.real`."""
         raise NotImplementedError
 
+    def refresh(self) -> None:
+        """As `Clock.refresh`; there is nothing to read here."""
+
     def business(self) -> datetime:
         """As `Clock.business`."""
         told = self._mapping.business(self.real())

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import logging
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import takewhile
 from typing import Any
 
 from scheduler.core.command import PENDING, Command
@@ -43,6 +44,7 @@ from scheduler.core.registry import reconcile
 from scheduler.core.slice import LOOK, SOURCE, Absent, Decision, Item, Known, Slice
 from scheduler.core.timetable import Timetable
 from scheduler.core.uow import Uow
+from scheduler.core.wait import thaw
 from scheduler.gather import Gatherer
 
 log = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ BATCH = 256  # reports and due units of work in one turn
 UNSENT_MAX = 10_000
 MARK_AFTER_S = 2.0
 DURATIONS = 100
+PUT_OFF = timedelta(seconds=1)  # before an input is decided again whose second try missed too
 
 
 @dataclass(slots=True)
@@ -98,6 +101,8 @@ class Engine:
         self._sent: dict[str, datetime] = {}
         self._durations: dict[str, list[int]] = {}
         self._later: list[Item] = []
+        self._put_off: list[tuple[datetime, Item]] = []  # real; conflicted again and again
+        self._skew = timedelta(0)  # store's clock minus this box's
         self.turns = 0
 
     # -- leadership -------------------------------------------------------------------------------
@@ -170,8 +175,9 @@ class Engine:
         Nobody is called lost for one lease: workers that could not renew meanwhile get their chance.
         """
         self._reload()
+        self._measure()
         if self._lost_from is None:
-            self._lost_from = self.clock.real() + timedelta(seconds=self.worker_lease_s)
+            self._lost_from = self._real() + timedelta(seconds=self.worker_lease_s)
         s = self._slice()
         items = reconcile(s)
         self._apply(s.drain())
@@ -186,10 +192,12 @@ class Engine:
 
     def trust_leases(self) -> None:
         """Leases are believed at once: for a store that was never away (a fresh start, a simulation)."""
-        self._lost_from = self.clock.real()
+        self._lost_from = self._real()
 
     def reload_context(self, timetable: Timetable) -> list[Item]:
         """Put another context in force, wholly or not at all. Raises ConfigError and changes nothing."""
+        if self._stale:
+            self._reload()
         before = self.known
         self.known = Known(timetable, before.rows, before.holds, before.seq, set(before.rows))
         s = self._slice()
@@ -208,8 +216,8 @@ class Engine:
         """Everything that time, the store's rows or commands put before the engine now."""
         if self._stale or self._since is None:
             return self.begin()
-        now, real = self.clock.business(), self.clock.real()
-        items: list[Item] = []
+        now, real = self.clock.business(), self._real()
+        items = self._holds_ended(real)  # before anything is called overdue
         if now > self._since:
             items += due_items(self.known, self._since, now)
             self._since = now
@@ -218,13 +226,14 @@ class Engine:
         items += [Item("command", command) for command in commands]
         due = (Where("due_at", "<=", real),)
         items += [Item("uow", row[0]) for row in self.store.select(Uow, ("id",), due, ("due_at",), BATCH)]
-        items += self._holds_ended(real)
         ready = [id_ for id_, at in self.known.ask_again.items() if at <= real]
         for id_ in ready:
             del self.known.ask_again[id_]
             items.append(Item("job", id_))
         if self._next_sweep is None or real >= self._next_sweep:
             items += self.sweep_items()
+        self._later += [item for at, item in self._put_off if at <= real]
+        self._put_off = [(at, item) for at, item in self._put_off if at > real]
         return items + self.left()
 
     def left(self) -> list[Item]:
@@ -241,15 +250,28 @@ class Engine:
         s = self._slice()
         items: list[Item] = []
         for scope in over:
+            hold = self.known.holds[scope]
             s.set_hold(scope, None)
             s.emit("hold.end", "its time was over", data={"scope": scope})
+            self._asked(s, thaw, hold)
             items += lifted(s, scope)
         self._apply(s.drain())
         return items
 
+    def _asked(self, s: Slice, rule: Callable[[Slice, Any], None], what: Any) -> None:
+        """Apply a rule outside a turn, gathering what it finds absent."""
+        while True:
+            mark = s.mark()
+            try:
+                return rule(s, what)
+            except Absent as lack:
+                s.back_to(mark)
+                self.gatherer.gather(s, lack.wants)
+
     def sweep_items(self, *, full: bool = False) -> list[Item]:
         """The safety net: what a lost message, a lost wake-up or a crash may have left lying."""
-        real = self.clock.real()
+        self._measure()
+        real = self._real()
         self._next_sweep = real + timedelta(seconds=self.sweep_s)
         self._save_durations()
         items = [Item("scan", name) for name in self.known.rows]
@@ -275,7 +297,8 @@ class Engine:
                 waits.append((at - real).total_seconds())
         first = self.store.select(Uow, ("due_at",), (Where("due_at", "notnull"),), ("due_at",), 1)
         if first:
-            waits.append((first[0][0] - real).total_seconds())
+            waits.append((first[0][0] - self._real()).total_seconds())
+        waits += [(at - self._real()).total_seconds() for at, _ in self._put_off]
         return max(0.0, min(waits))
 
     # -- a turn -----------------------------------------------------------------------------------
@@ -296,10 +319,12 @@ class Engine:
         report = TurnReport()
         for item in items:
             self._again(item, report)
+        if self._stale:
+            self._reload()
         return report
 
     def _again(self, item: Item, report: TurnReport) -> None:
-        """One input in a transaction of its own; a second miss leaves it to the next turn."""
+        """One input in a transaction of its own; a second miss leaves it to a later turn."""
         self._reload()
         if item.kind == "command":
             fresh = self.store.get(Command, item.what.id)
@@ -309,8 +334,9 @@ class Engine:
         try:
             one = self._turn([item])
         except Conflict:
-            self._stale = True
-            self._later.append(item)
+            log.warning("%s %s missed twice; it is decided again later", item.kind, item.what)
+            if item.kind != "scan":  # that comes again with the next sweep
+                self._put_off.append((self._real() + PUT_OFF, item))
             return
         except StoreUnavailable:
             self._stale = True
@@ -320,11 +346,20 @@ class Engine:
         report.messages += one.messages
         report.events += one.events
 
+    def _real(self) -> datetime:
+        """Real time on the store's clock, by which leases are kept: no box trusts its own for them."""
+        return self.clock.real() + self._skew
+
+    def _measure(self) -> None:
+        """How far the store's clock is from this box's, as of now; less than a tenth of a second is none."""
+        skew = self.store.now() - self.clock.real()
+        self._skew = skew if abs(skew) > timedelta(seconds=0.1) else timedelta(0)
+
     def _slice(self) -> Slice:
-        real = self.clock.real()
+        real = self._real()
         return Slice(self.known, self.clock.business(), real, lost_from=self._lost_from)
 
-    def _turn(self, items: Iterable[Item]) -> TurnReport:
+    def _turn(self, items: Sequence[Item]) -> TurnReport:
         s = self._slice()
         report = TurnReport()
         layer = list(dict.fromkeys(items)) if all(item.kind != "command" for item in items) else list(items)
@@ -337,6 +372,10 @@ class Engine:
             report.decided += len(layer)
             layer = [*rest, *self._layer(s, layer)]
         decision = s.drain()
+        if self._sent:  # who reports has been reached: nothing to be marked for it
+            for item in items:
+                if item.kind == "uow":
+                    self._sent.pop(item.what, None)
         report.events = decision.events
         report.writes = self._apply(decision)
         report.messages = self._send(decision.messages)
@@ -398,6 +437,8 @@ class Engine:
             self._stale = True
             raise
         self._renewed = self.clock.real()
+        if decision.facts:  # the clock was set: its leader is the first to go by it
+            self.clock.refresh()
         return writes
 
     def _write(self, tx: Transaction, decision: Decision) -> int:
@@ -440,9 +481,10 @@ class Engine:
             log.warning("the broker is away (%s); %d messages wait", error, len(batch))
             self._unsent = batch[-UNSENT_MAX:]
             return 0
-        real = self.clock.real()
+        real = self._real()
         for message in batch:
             if "#" in message.body and not message.queue.startswith("control."):
+                self._sent.pop(message.body, None)  # oldest first
                 self._sent[message.body] = real
         return len(batch)
 
@@ -455,8 +497,8 @@ class Engine:
         """Mark as published what still waits for a worker a while after it was sent."""
         if not self._sent:
             return []
-        before = self.clock.real() - timedelta(seconds=MARK_AFTER_S)
-        old = [(id_, at) for id_, at in self._sent.items() if at <= before]
+        before = self._real() - timedelta(seconds=MARK_AFTER_S)
+        old = list(takewhile(lambda sent: sent[1] <= before, self._sent.items()))
         for id_, _ in old:
             del self._sent[id_]
         return [Change(Uow, id_, {"state": "requested"}, {"published_at": at}) for id_, at in old]

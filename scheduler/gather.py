@@ -70,6 +70,15 @@ class Gatherer:
                 case ("requested", process):
                     where = (Where("process", "=", process), Where("state", "=", "requested"))
                     s.owned[f"requested:{process}"] = self._ids(where)
+                case ("asking", process):
+                    where = (
+                        Where("process", "=", process),
+                        Where("open", "=", True),
+                        Where("ready_since", "notnull"),
+                    )
+                    self.reads += 1
+                    found_ids = self.store.select(Job, ("id",), where, ("id",))
+                    s.owned[f"asking:{process}"] = [row[0] for row in found_ids]
                 case ("owned", owner):
                     where = (Where("owner", "=", owner), Where("state", "in", HELD))
                     s.owned[owner] = self._ids(where)

@@ -39,6 +39,7 @@ from scheduler.core.slice import Absent, Item, Slice
 from scheduler.core.strategy import assess
 from scheduler.core.timeperiod import Qualifier
 from scheduler.core.trigger import parse_trigger
+from scheduler.core.wait import thaw
 
 BY_PEOPLE = frozenset({"manual", "killed"})  # reasons that late data does not reopen
 JOBS_A_COMMAND = 1000
@@ -418,11 +419,12 @@ def _hold(s: Slice, command: Command) -> Result:
     until = _instant("until", command.arguments.get("until"))
     if until is not None and until <= s.real:
         raise InvalidRequest(f"a hold until {until.isoformat()} would be over already")
+    held = s.known.holds.get(scope)  # putting it again changes its end and its reason
     hold = Hold(
         scope=scope,
         actor=command.actor,
         reason=command.reason,
-        since=s.real,
+        since=held.since if held is not None else s.real,
         until=until,
     )
     s.set_hold(scope, hold)
@@ -434,13 +436,15 @@ def _release(s: Slice, command: Command) -> Result:
     scope = str(command.target.get("scope"))
     if scope not in s.known.holds:
         raise Refused(f"{scope} is not held; held are: {', '.join(sorted(s.known.holds)) or 'none'}")
+    hold = s.known.holds[scope]
     s.set_hold(scope, None)
     s.emit("hold.release", command.reason, actor=command.actor, data={"scope": scope})
+    thaw(s, hold)
     return lifted(s, scope), {"changed": True, "scope": scope}, f"released {scope}"
 
 
 def lifted(s: Slice, scope: str) -> list[Item]:
-    """What to look at when a hold ends."""
+    """What to look at when a hold has ended, and what waited under it got its time back (`thaw`)."""
     kind, _, name = scope.partition(":")
     if kind == "job":
         return [Item("job", name)]

@@ -20,6 +20,7 @@ from scheduler.core.strategy import Assessment, assess, decides, outcome, uow_re
 from scheduler.core.timeperiod import Qualifier, Timeperiod, following, timeperiod_at
 from scheduler.core.timetable import Span
 from scheduler.core.uow import Uow
+from scheduler.core.wait import wait_ends
 
 ROWS_A_TURN = 1000
 LOOK_AGAIN_S = 30.0
@@ -118,7 +119,7 @@ def send(s: Slice, uow: Uow) -> Uow:
     s.publish(uow.queue, uow.id, uow.priority)
     wait = wait_ends(s, uow)
     again = s.real + republish_delay(uow)
-    return s.change_uow(uow, due_at=again if wait is None else min(again, wait))
+    return s.change_uow(uow, due_at=again if wait is None or wait <= s.real else min(again, wait))
 
 
 def settle(
@@ -283,14 +284,6 @@ def _maybe_lost(s: Slice, job: Job, uow: Uow) -> list[Item]:
         due_at=None,
     )
     return _failed(s, job, lost, at_once=True)
-
-
-def wait_ends(s: Slice, uow: Uow) -> datetime | None:
-    """When a requested unit of work has waited too long (real time)."""
-    process = s.process(uow.process)
-    if process is None or process.wait_timeout_s is None:
-        return None
-    return uow.requested_at + timedelta(seconds=process.wait_timeout_s)
 
 
 def _waiting(s: Slice, job: Job, uow: Uow) -> list[Item]:

@@ -206,3 +206,6 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Seconds of a clock that only goes forward."""
+
+    def refresh(self) -> None:
+        """Read anew how business time runs. Raises StoreUnavailable."""

@@ -319,18 +319,19 @@ class Slice:
 
     def hold_on(self, job: Job) -> Hold | None:
         """The hold that stands over a job, the widest first."""
+        return next(iter(self.holds_on(job)), None)
+
+    def holds_on(self, job: Job) -> list[Hold]:
+        """All holds that stand over a job, the widest first."""
         holds = self.known.holds
         if not holds:
-            return None
+            return []
         tree = self.timetable.tree_of(job.process)
         scopes = ["*", f"process:{job.process}", f"job:{job.id}"]
         if tree is not None:
             scopes.insert(1, f"tree:{tree.name}")
-        for scope in scopes:
-            hold = holds.get(scope)
-            if hold is not None and (hold.until is None or hold.until > self.real):
-                return hold
-        return None
+        found = [hold for scope in scopes if (hold := holds.get(scope)) is not None]
+        return [hold for hold in found if hold.until is None or hold.until > self.real]
 
     # -- deciding ---------------------------------------------------------------------------------
 
