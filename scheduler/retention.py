@@ -41,6 +41,9 @@ LOOK = 200  # events that one walk looks at
 SNAPSHOT = "job.snapshot"
 ADVANCE = "process.advance"
 ENDS = frozenset(f"uow.{verb}" for verb in ("succeed", "no_data", "give_up", "cancel", "stopped", "let_go"))
+BY_WORKERS = frozenset(
+    f"uow.{verb}" for verb in ("accept", "succeed", "no_data", "fail", "release", "stopped")
+)
 # Of what the scheduler itself did, this is told for ever: it is rare, and the state of processes follows from it.
 KEPT = ("process.", "hold.", "clock.")
 PASSING = frozenset({"process.fire_skipped"})
@@ -277,7 +280,7 @@ class _Pass:
                     return n
             elif line.kind == ADVANCE:
                 self._join(advances[line.seq], advances)
-            elif self._by_machine(line.actor) and self._is_passing(line.kind):
+            elif self._by_machine(line) and self._is_passing(line.kind):
                 self._drop([line.seq])
         return len(lines)
 
@@ -285,15 +288,18 @@ class _Pass:
     def _is_passing(kind: str) -> bool:
         return kind in PASSING or not kind.startswith(KEPT)
 
-    def _by_machine(self, actor: str) -> bool:
+    def _by_machine(self, line: _Line) -> bool:
         """The scheduler, a worker (box/name), a box, or code that speaks as its process."""
-        return actor == SOURCE or "/" in actor or actor.startswith("box:") or actor in self.kinds
+        actor = line.actor
+        if actor == SOURCE or line.kind in BY_WORKERS:
+            return True
+        return "/" in actor or actor.startswith("box:") or actor in self.kinds
 
     def _compact(self, process: str, timeperiod: str, job: Job | None) -> bool:
         """Leave one event of a job that is over, as its snapshot; none if the job is gone."""
         room = self.left
         lines = self._events_of(process, timeperiod)
-        old = [line for line in lines if line.at < self.before_events and self._by_machine(line.actor)]
+        old = [line for line in lines if line.at < self.before_events and self._by_machine(line)]
         if job is None:
             self._drop([line.seq for line in old if line.seq < self.last])
         elif len(old) > 1:
