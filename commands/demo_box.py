@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import shutil
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -136,10 +137,16 @@ class SupervisedBox:
 
 
 def drain(site: Site) -> list[str]:
-    """Stop what runs on this box without a supervisor; returns what could not be stopped."""
-    if not box.left_behind(site):
-        return []
-    import process_starter
+    """Stop what an earlier demo left on this box; returns what could not be stopped."""
+    found = site.supervisor()
+    if found is not None:  # the demo was killed, and its supervisor was not
+        os.kill(found.pid, signal.SIGTERM)
+        box.wait_for(lambda: site.supervisor() is None, STOP_S)
+    left = box.left_behind(site)
+    if left and site.supervisor() is None:
+        import process_starter
 
-    process_starter.run_supervisor(process_starter.Part(site, Registered(SUPERVISOR, SUPERVISOR)), drain=True)
-    return box.left_behind(site)
+        item = Registered(SUPERVISOR, SUPERVISOR)
+        process_starter.run_supervisor(process_starter.Part(site, item), drain=True)
+        left = box.left_behind(site)
+    return left
