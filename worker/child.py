@@ -24,7 +24,7 @@ from scheduler.core.process import Script
 from worker import command_line
 from worker.api import Cancel, Link, Noop, Processed, ProcessInfo, SinkToken, Task
 from worker.resolve import add_folder, resolve, resolve_worker
-from worker.wire import Inflow, Reply, Request, pack
+from worker.wire import Inflow, Reply, Request, pack, unpack_request
 
 RESULT_LIMIT = 1_000_000  # bytes of JSON
 TRACEBACK_LIMIT = 32_000  # characters; the end is kept
@@ -57,8 +57,9 @@ class ChildLink(Link):
         """The last words: what was held back, and how it ended."""
         with self._lock:
             self._flush()
-            reply = reply._replace(error=_clean(reply.error), traceback=_clean(reply.traceback))
-            self._end.sendall(pack(("reply", reply)))
+            if reply.error is not None or reply.traceback is not None:
+                reply = reply._replace(error=_clean(reply.error), traceback=_clean(reply.traceback))
+            self._end.sendall(pack(("reply", *reply)))
 
     def _flush(self) -> None:
         if self._pending is not None:
@@ -80,7 +81,7 @@ class Child:
         inflow = Inflow(self._end)
         try:
             while True:
-                request = inflow.wait()
+                request = unpack_request(inflow.wait())
                 self.link = link = ChildLink(self._end)
                 reply = self.execute(request, link)
                 _flush_output()
@@ -125,7 +126,7 @@ class Child:
                 continue
             if reply.verb in ("succeed", "no_data"):
                 _hook(worker, "on_success", task, json.loads(reply.result) if reply.result else None)
-            return reply._replace(more=reply.more and not request.repeat)
+            return reply._replace(more=False) if reply.more and request.repeat else reply
 
     def _check(self, request: Request, link: Link) -> Reply:
         """Readiness: truthy, or falsy, or (falsy, why)."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from uuid import uuid4
+from secrets import token_hex
 
 from scheduler.core.errors import StoreUnavailable
 from scheduler.core.lifecycle import UowState
@@ -74,7 +74,7 @@ class Runner:
         box: str,
         lease_s: float = 60.0,
         grace_s: float = 30.0,
-        new_token: Callable[[], str] = lambda: uuid4().hex,
+        new_token: Callable[[], str] = lambda: token_hex(16),
     ) -> None:
         self.store, self.clock, self.executor = store, clock, executor
         self.processes = processes

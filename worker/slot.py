@@ -119,8 +119,8 @@ class Slot:
                     notes.append(ProgressNote(busy.token, done, total, note))
                 case ("late_data", process, timeperiod, reason):
                     notes.append(LateData(busy.token, process, timeperiod, reason))
-                case ("reply", Reply() as reply):
-                    outcome = self._outcome(busy, reply)
+                case ("reply", *reply):
+                    outcome = self._outcome(busy, Reply(*reply))
                     notes += self._rest_of_log(busy)
                     self.busy = None
         return notes, outcome, is_alive

@@ -27,7 +27,7 @@ from worker import guard
 from worker.command_line import describe
 from worker.executor import Note, Outcome
 from worker.slot import Slot
-from worker.wire import Request, pack
+from worker.wire import Request, pack_request
 
 log = logging.getLogger("synergy.worker")
 
@@ -83,7 +83,7 @@ class ProcessExecutor:
     def start(self, uow: Uow, process: Process) -> None:
         """As `Executor.start`."""
         assert uow.token is not None
-        request = pack(self._request(uow, process))
+        request = pack_request(self._request(uow, process))
         slot = next(s for s in self._idle_first() if s.busy is None)
         self._notice(process)
         if slot in self._dead:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import pickle
 import socket
 import struct
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from scheduler.core.process import Script
 
 _LENGTH = struct.Struct("<I")
 _PIECE = 65536
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 class Request(NamedTuple):
@@ -55,6 +57,27 @@ class Reply(NamedTuple):
     error: str | None = None
     traceback: str | None = None
     permanent: bool = False
+
+
+def pack_request(request: Request) -> bytes:
+    """A request as bytes. Its times travel as numbers: pickling a time costs as much as all the rest."""
+    start, end, at = (_microseconds(time) for time in (request.start, request.end, request.business_at))
+    return pack(tuple(request._replace(start=start, end=end, business_at=at)))  # type: ignore[arg-type]
+
+
+def unpack_request(message: Any) -> Request:
+    """The request that `pack_request` made a message of."""
+    request = Request._make(message)
+    start, end, at = (_time(n) for n in (request.start, request.end, request.business_at))  # type: ignore[arg-type]
+    return request._replace(start=start, end=end, business_at=at)
+
+
+def _microseconds(time: datetime) -> int:
+    return (time - _EPOCH) // _MICROSECOND
+
+
+def _time(microseconds: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=microseconds)
 
 
 def pack(message: Any) -> bytes:
