@@ -20,7 +20,7 @@ from itertools import takewhile
 from typing import Any
 
 from scheduler.core.command import PENDING, Command
-from scheduler.core.commands import decide_command, lifted
+from scheduler.core.commands import decide_command
 from scheduler.core.decide import decide
 from scheduler.core.due import due_items, next_due
 from scheduler.core.errors import (
@@ -30,6 +30,7 @@ from scheduler.core.errors import (
     StoreUnavailable,
 )
 from scheduler.core.event import Event
+from scheduler.core.holds import lifted
 from scheduler.core.ports import (
     Broker,
     Change,
@@ -332,10 +333,10 @@ class Engine:
                 return
             item = Item("command", fresh)
         try:
-            one = self._turn([item])
+            one = self._turn([item], follow=False)
         except Conflict:
             log.warning("%s %s missed twice; it is decided again later", item.kind, item.what)
-            if item.kind != "scan":  # that comes again with the next sweep
+            if item.kind not in ("scan", "command"):  # the sweep and the store bring these again
                 self._put_off.append((self._real() + PUT_OFF, item))
             return
         except StoreUnavailable:
@@ -359,7 +360,7 @@ class Engine:
         real = self._real()
         return Slice(self.known, self.clock.business(), real, lost_from=self._lost_from)
 
-    def _turn(self, items: Sequence[Item]) -> TurnReport:
+    def _turn(self, items: Sequence[Item], *, follow: bool = True) -> TurnReport:
         s = self._slice()
         report = TurnReport()
         layer = list(dict.fromkeys(items)) if all(item.kind != "command" for item in items) else list(items)
@@ -371,6 +372,9 @@ class Engine:
             layer, rest = layer[:room], layer[room:]
             report.decided += len(layer)
             layer = [*rest, *self._layer(s, layer)]
+            if not follow:  # what follows has a transaction of its own
+                self._later += layer
+                break
         decision = s.drain()
         if self._sent:  # who reports has been reached: nothing to be marked for it
             for item in items:

@@ -8,7 +8,6 @@ status HTTP would give it, and nothing else changes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 from scheduler.core.command import DONE, EXPIRED, PENDING, REFUSED, Command
@@ -16,7 +15,6 @@ from scheduler.core.decide import _retry as retry_now
 from scheduler.core.decide import (
     act,
     cancel_uow,
-    gather_above,
     reopen,
     settle,
     submit,
@@ -28,18 +26,19 @@ from scheduler.core.errors import (
     Refused,
     SchedulerError,
 )
+from scheduler.core.holds import hold, instant, release
+from scheduler.core.inputs import gather_above
 from scheduler.core.job import Job
 from scheduler.core.lifecycle import PROCESS
 from scheduler.core.plan import Effect, plan_reprocess, plan_skip
 from scheduler.core.ports import Change
 from scheduler.core.process import NAME
-from scheduler.core.records import Fact, Hold, ProcessRow
+from scheduler.core.records import Fact, ProcessRow
 from scheduler.core.registry import register
 from scheduler.core.slice import Absent, Item, Slice
 from scheduler.core.strategy import assess
 from scheduler.core.timeperiod import Qualifier
 from scheduler.core.trigger import parse_trigger
-from scheduler.core.wait import thaw
 
 BY_PEOPLE = frozenset({"manual", "killed"})  # reasons that late data does not reopen
 JOBS_A_COMMAND = 1000
@@ -287,12 +286,17 @@ def _run_now(s: Slice, command: Command) -> Result:
             raise Refused(f"process {name!r} has no period that waits")
     else:
         jobs = _jobs(s, command)
-    rows = []
-    items: list[Item] = []
-    lacks: list[tuple[Any, ...]] = []
     for job in jobs:
         if job.is_finished or job.uow_open:
             raise Refused(f"job {job.id} is {job.state}; only one that waits is run now")
+    return _run_each(s, jobs)
+
+
+def _run_each(s: Slice, jobs: list[Job]) -> Result:
+    rows: list[dict[str, Any]] = []
+    items: list[Item] = []
+    lacks: list[tuple[Any, ...]] = []
+    for job in jobs:
         changed = s.change_job(job, more=True)
         try:
             found = assess(s, changed)
@@ -381,79 +385,6 @@ def _late_above(s: Slice, root: Job, command: Command) -> list[Job]:
 
 
 # -- holds, processes, clock ----------------------------------------------------------------------
-
-
-def _scope(s: Slice, command: Command) -> str:
-    scope = command.target.get("scope")
-    if not isinstance(scope, str):
-        raise InvalidRequest("a hold needs a scope: '*', 'tree:NAME', 'process:NAME' or 'job:NAME@PERIOD'")
-    kind, _, name = scope.partition(":")
-    if scope == "*":
-        return scope
-    if kind == "tree" and name in s.timetable.trees:
-        return scope
-    if kind == "process" and s.process(name) is not None:
-        return scope
-    if kind == "job" and s.job(name) is not None:
-        return scope
-    raise NotFound(
-        f"there is nothing to hold at {scope!r}: use '*', 'tree:NAME', 'process:NAME' or 'job:NAME@PERIOD'"
-    )
-
-
-def _instant(what: str, value: object) -> datetime | None:
-    """An ISO instant with a time zone, or None for nothing."""
-    if value is None or value == "":
-        return None
-    try:
-        found = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
-        found = None
-    if found is None or found.tzinfo is None:
-        raise InvalidRequest(f"{what} must be like 2026-11-21T06:00:00+00:00, got {value!r}")
-    return found
-
-
-def _hold(s: Slice, command: Command) -> Result:
-    scope = _scope(s, command)
-    until = _instant("until", command.arguments.get("until"))
-    if until is not None and until <= s.real:
-        raise InvalidRequest(f"a hold until {until.isoformat()} would be over already")
-    held = s.known.holds.get(scope)  # putting it again changes its end and its reason
-    hold = Hold(
-        scope=scope,
-        actor=command.actor,
-        reason=command.reason,
-        since=held.since if held is not None else s.real,
-        until=until,
-    )
-    s.set_hold(scope, hold)
-    s.emit("hold.set", command.reason, actor=command.actor, severity="warning", data={"scope": scope})
-    return [], {"changed": True, "scope": scope}, f"holding {scope}"
-
-
-def _release(s: Slice, command: Command) -> Result:
-    scope = str(command.target.get("scope"))
-    if scope not in s.known.holds:
-        raise Refused(f"{scope} is not held; held are: {', '.join(sorted(s.known.holds)) or 'none'}")
-    hold = s.known.holds[scope]
-    s.set_hold(scope, None)
-    s.emit("hold.release", command.reason, actor=command.actor, data={"scope": scope})
-    thaw(s, hold)
-    return lifted(s, scope), {"changed": True, "scope": scope}, f"released {scope}"
-
-
-def lifted(s: Slice, scope: str) -> list[Item]:
-    """What to look at when a hold has ended, and what waited under it got its time back (`thaw`)."""
-    kind, _, name = scope.partition(":")
-    if kind == "job":
-        return [Item("job", name)]
-    if kind == "process":
-        return [Item("fill", name)]
-    names = (
-        s.timetable.trees[name].processes if kind == "tree" and name in s.timetable.trees else s.known.rows
-    )
-    return [Item("fill", process) for process in names]
 
 
 def _row(s: Slice, command: Command) -> ProcessRow:
@@ -673,7 +604,7 @@ def _set_clock(s: Slice, command: Command) -> Result:
         "business_anchor",
         "floor",
     ):  # a bad row would stop every process that reads it
-        if _instant(f"clock {key}", value.get(key)) is None and key != "floor":
+        if instant(f"clock {key}", value.get(key)) is None and key != "floor":
             raise InvalidRequest(f"the clock needs a {key}, an instant")
     rate = value.get("rate")
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= RATE_MAX:
@@ -703,8 +634,8 @@ RULES: dict[str, Callable[[Slice, Command], Result]] = {
     "retry": _retry,
     "run_now": _run_now,
     "late_data": _late_data,
-    "hold": _hold,
-    "release": _release,
+    "hold": hold,
+    "release": release,
     "submit": _submit,
     "schedule": _process_verb,
     "suspend": _process_verb,

@@ -11,6 +11,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
+from scheduler.core.inputs import gather_above, stands_on
 from scheduler.core.job import Job, job_id
 from scheduler.core.ports import control_queue
 from scheduler.core.process import Process
@@ -599,38 +600,6 @@ def _show(s: Slice, jobs: list[Job | None]) -> list[Item]:
                 other = reopen(s, other, message=f"{job.id} came into view")
                 items.append(Item("job", other.id))
     return items
-
-
-def gather_above(s: Slice, roots: list[Job]) -> None:
-    """Have what stands on any of `roots` gathered layer by layer, not root by root."""
-    _above(s, roots)
-
-
-def stands_on(s: Slice, root: Job) -> list[Job]:
-    """Every existing job that stands on `root`: ancestors and dependants, transitively, nearest first."""
-    return [job for id_, job in _above(s, [root]).items() if id_ != root.id]
-
-
-def _above(s: Slice, roots: list[Job]) -> dict[str, Job]:
-    found: dict[str, Job] = {}
-    layer = roots
-    while layer:
-        spans = [
-            s.clip(s.timetable.dependant_span(edge, job.start, job.end))
-            for job in layer
-            for edge in s.timetable.dependants(job.process)
-        ]
-        spans = [span for span in dict.fromkeys(spans) if span.start < span.end]
-        missing = [("range", span) for span in spans if span not in s.ranges]
-        if missing:
-            raise Absent(*missing)
-        layer = []
-        for span in spans:
-            for job in s.jobs_in(span):
-                if job.id not in found:
-                    found[job.id] = job
-                    layer.append(job)
-    return found
 
 
 def fire(s: Slice, name: str) -> list[Item]:

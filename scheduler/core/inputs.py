@@ -12,7 +12,7 @@ from datetime import datetime
 from itertools import islice
 
 from scheduler.core.job import Job, job_id
-from scheduler.core.slice import LOOK, OpenRow, Slice
+from scheduler.core.slice import LOOK, Absent, OpenRow, Slice
 from scheduler.core.timeperiod import spoken
 from scheduler.core.timetable import Edge, Span
 
@@ -134,3 +134,35 @@ def all_children_skipped(s: Slice, spans: list[tuple[Edge, Span]]) -> bool:
 def last_settled(s: Slice, spans: list[tuple[Edge, Span]]) -> int:
     """The event number at which the last of the inputs finished; 0 without inputs."""
     return max((row.settled_seq for _, span in spans for row in s.jobs_in(span)), default=0)
+
+
+def gather_above(s: Slice, roots: list[Job]) -> None:
+    """Have what stands on any of `roots` gathered layer by layer, not root by root."""
+    _above(s, roots)
+
+
+def stands_on(s: Slice, root: Job) -> list[Job]:
+    """Every existing job that stands on `root`: ancestors and dependants, transitively, nearest first."""
+    return [job for id_, job in _above(s, [root]).items() if id_ != root.id]
+
+
+def _above(s: Slice, roots: list[Job]) -> dict[str, Job]:
+    found: dict[str, Job] = {}
+    layer = roots
+    while layer:
+        spans = [
+            s.clip(s.timetable.dependant_span(edge, job.start, job.end))
+            for job in layer
+            for edge in s.timetable.dependants(job.process)
+        ]
+        spans = [span for span in dict.fromkeys(spans) if span.start < span.end]
+        missing = [("range", span) for span in spans if span not in s.ranges]
+        if missing:
+            raise Absent(*missing)
+        layer = []
+        for span in spans:
+            for job in s.jobs_in(span):
+                if job.id not in found:
+                    found[job.id] = job
+                    layer.append(job)
+    return found

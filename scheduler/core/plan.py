@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scheduler.core.decide import gather_above, stands_on
 from scheduler.core.errors import Refused
+from scheduler.core.inputs import gather_above, stands_on
 from scheduler.core.job import Job, job_id
 from scheduler.core.slice import Absent, Slice
 from scheduler.core.timeperiod import Timeperiod, count_between

@@ -48,6 +48,7 @@ CODES = {
     "readiness": "the readiness predicate has not said yes",
     "place": "max_active units of work of the process are unfinished",
 }
+DISPATCHES = frozenset({"dispatch", "dispatch_final"})
 SLICED = frozenset({"continuous", "recomputing"})
 
 
@@ -106,28 +107,35 @@ def assess(s: Slice, job: Job, *, everything: bool = False) -> Assessment:
     if job.uow_open:
         return _with_uow(s, job, process)
     own += _own_blockers(s, job, process)
-    if own and not everything:
+    if everything:
+        return _everything(s, job, process, own)
+    if own:
         return Assessment(blockers=(own[0],))
-    found = _by_machine(s, job, process, everything=everything)
-    ends = found.act not in (None, "dispatch", "dispatch_final") or (
-        process.machine == "discrete" and job.state == "in_progress"  # it may take its first run's outcome
-    )
-    if own and ends:
-        return Assessment(blockers=(*own, *found.blockers))
-    if everything and not ends and (own or found.blockers):
-        asked = _readiness(s, job, process, Assessment("dispatch"))
-        if asked.act == "check":
-            asked = Assessment(blockers=(_unasked(process),))
-        return Assessment(blockers=(*own, *found.blockers, *asked.blockers, *_place(s, job, process)))
-    if found.act in ("dispatch", "dispatch_final"):
+    found = _by_machine(s, job, process, everything=False)
+    if found.act in DISPATCHES:
         found = _readiness(s, job, process, found)
-    if everything and found.blockers:
-        return Assessment(blockers=(*found.blockers, *_place(s, job, process)))
-    if found.act in ("dispatch", "dispatch_final"):
+    if found.act in DISPATCHES:
         place = _place(s, job, process)
         if place:
             return Assessment(blockers=tuple(place))
     return found
+
+
+def _everything(s: Slice, job: Job, process: Process, own: list[Blocker]) -> Assessment:
+    """As `assess`, with every blocker named: also what comes after the first has gone."""
+    found = _by_machine(s, job, process, everything=True)
+    ends = found.act is not None and found.act not in DISPATCHES
+    again = process.machine == "discrete" and job.state == "in_progress"  # may take its first run's outcome
+    if ends or (again and found.act is None):
+        return Assessment(blockers=(*own, *found.blockers)) if own or found.blockers else found
+    asked = _readiness(s, job, process, found if found.act else Assessment("dispatch"))
+    blockers = [*own, *found.blockers, *asked.blockers]
+    if asked.act == "check" and blockers:
+        blockers.append(_unasked(process))
+    elif asked.act is not None and asked.act not in DISPATCHES and not blockers:
+        return asked
+    blockers += _place(s, job, process) if blockers or asked.act in DISPATCHES else []
+    return Assessment(blockers=tuple(blockers)) if blockers else asked
 
 
 def _place(s: Slice, job: Job, process: Process) -> list[Blocker]:
