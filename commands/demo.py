@@ -11,6 +11,7 @@ Killing one of them is fine, the supervisor too.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import socket
@@ -18,7 +19,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -131,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
             state.close()
 
 
-@contextmanager
+@contextlib.contextmanager
 def listening(stopping: threading.Event, urged: threading.Event) -> Iterator[None]:
     """INT, TERM and HUP set `stopping`, the second one also `urged`; nothing is interrupted in the middle."""
 
@@ -197,10 +197,16 @@ class Demo:
         self._settle(year)
         is_right = self._judge(year)
         if not self.args.exit:
-            self.show.line(f"the dashboard stays at {self.address()} until Ctrl-C")
+            self._serve()
+        return 0 if is_right else WRONG
+
+    def _serve(self) -> None:
+        """Until Ctrl-C, which is how this is meant to end."""
+        self.show.line(f"reports of the months: {self.flights / 'reports'}")
+        self.show.line(f"the dashboard stays at {self.address()} until Ctrl-C")
+        with contextlib.suppress(Interrupted):
             while True:
                 self._pause(1.0)
-        return 0 if is_right else WRONG
 
     def _prepare(self) -> None:
         from examples.flights.landing import DATA

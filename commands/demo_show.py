@@ -13,7 +13,6 @@ from rich.progress import (
     Progress,
     TaskProgressColumn,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
@@ -51,11 +50,10 @@ class Show:
         self._seen = []
         if self.console.is_terminal:
             self._progress = Progress(
-                TextColumn("{task.description:<17}"),
-                BarColumn(bar_width=24),
+                TextColumn("{task.description:<16}"),
+                BarColumn(bar_width=12),
                 TaskProgressColumn(),
                 TextColumn("{task.fields[note]}"),
-                TimeElapsedColumn(),
                 TextColumn("eta"),
                 TimeRemainingColumn(),
                 console=self.console,
