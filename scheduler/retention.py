@@ -115,8 +115,7 @@ class _Pass:
 
     def __init__(self, store: Store, now: datetime, policy: Policy, limit: int) -> None:
         self.store, self.limit, self.left = store, limit, limit
-        days = (min(policy.log_days, policy.uow_days), policy.uow_days)
-        ages = (*days, max(policy.event_days, policy.uow_days))
+        ages = (policy.log_days, policy.uow_days, max(policy.event_days, policy.uow_days))
         self.before_logs, self.before_uows, self.before_events = (now - timedelta(days=d) for d in ages)
         self.pruned = Pruned()
         self.marks: dict[str, int] = {}

@@ -26,7 +26,7 @@ from scheduler.core.job import Job
 from scheduler.core.lifecycle import JOB
 from scheduler.core.ports import Change, Where
 from scheduler.core.process import Retry, freerun, managed, tree
-from scheduler.core.records import BoxProcess, Fact, Lease, LogChunk, ProcessRow
+from scheduler.core.records import BoxProcess, Fact, Hold, Lease, LogChunk, ProcessRow
 from scheduler.core.timeperiod import timeperiod_of, timeperiods_between
 from scheduler.core.uow import Uow
 from scheduler.daemon import PRUNE_EVERY_S, Daemon
@@ -152,7 +152,18 @@ def opened(world: World, event: Event) -> list[str]:
 
 
 def check_replay(world: World) -> None:
-    """The events give the stored jobs, no more and no fewer, and every stored unit of work."""
+    """The events give the stored jobs, no more and no fewer, every stored unit of work, processes and holds."""
+    states, holds = {}, set()
+    for event in world.events():
+        data = event.data or {}
+        if event.kind.startswith("process.") and "state" in data:
+            states[event.process] = data["state"]
+        elif event.kind == "hold.set":
+            holds.add(data["scope"])
+        elif event.kind in ("hold.release", "hold.end"):
+            holds.remove(data["scope"])
+    assert states == {row.name: row.state for row in world.store.find(ProcessRow)}
+    assert holds == {hold.scope for hold in world.store.find(Hold)}
     told = replay(world)
     stored = {job.id: job for job in world.store.find(Job)}
     assert told.keys() == stored.keys()
@@ -312,9 +323,66 @@ def test_what_a_canceled_worker_still_holds_is_not_touched() -> None:
     assert world.job(HOUR).reason == "killed"
 
 
+def test_a_job_that_was_done_again_lately_is_not_old() -> None:
+    world = make_world()
+    live(world, "2020-05-03T20:10")
+    world.command("reprocess", HOUR)
+    live(world, "2020-05-05T00:10")
+    events, uows = events_of(world, "hourly", "2020050100"), dump(world, Uow)
+    assert prune_all(world).uows > 0
+    assert events_of(world, "hourly", "2020050100") == events
+    assert uows.count(f"id='{HOUR}#") == dump(world, Uow).count(f"id='{HOUR}#") == 2
+
+
+def test_events_do_not_go_before_their_unit_of_work_nor_a_log_after_it() -> None:
+    world = make_world()
+    live(world, "2020-05-03T12:10")
+    assert prune_all(world, policy=Policy(log_days=30, uow_days=4, event_days=1)) == Pruned()
+    world.command("hold", {"scope": "*"})
+    world.go("2020-05-10T00:10")
+    prune_all(world, policy=Policy(log_days=1, uow_days=30, event_days=1))
+    assert world.store.count(LogChunk) == {(): 0}
+    log(world, str(world.job(HOUR).uow))  # written late
+    prune_all(world, policy=Policy(log_days=30, uow_days=4, event_days=30))
+    assert world.store.get(Uow, str(world.job(HOUR).uow)) is None
+    assert world.store.count(LogChunk) == {(): 0}
+
+
+def test_a_unit_of_work_that_is_not_over_keeps_its_freerun_job() -> None:
+    world = make_world()
+    live(world, "2020-05-01T14:10")
+    first, second, *_ = world.jobs("sweeper")
+    common = {"process": "sweeper", "run": 2, "created_at": first.start, "requested_at": first.start}
+    asked: list[Uow] = []
+    for job, state, dirty in ((first, "requested", False), (second, "processed", True)):
+        span = {"timeperiod": job.timeperiod, "start": job.start, "end": job.end}
+        more: dict[str, Any] = {**common, **span, "kind": "check", "state": state, "dirty": dirty}
+        asked.append(Uow(id=f"{job.id}#check-1", **more))
+    with world.store.transaction() as tx:
+        tx.insert(asked)
+    world.command("hold", {"scope": "*"})
+    world.clock.advance(30 * 86400)
+    prune_all(world)
+    assert {job.id for job in world.jobs("sweeper")} == {first.id, second.id}
+    assert {uow.id for uow in world.store.find(Uow, (Where("process", "=", "sweeper"),))} == {
+        uow.id for uow in asked
+    }
+
+
+def test_a_raised_start_leaves_a_gap_that_no_event_hides() -> None:
+    world = make_world()
+    live(world, "2020-05-01T06:10")
+    world.redefine(world.timetable.processes.values(), world.timetable.trees.values(), start="2020050200")
+    live(world, "2020-05-06T12:10")
+    assert world.store.get(Job, "hourly@2020050120") is None
+    prune_all(world)
+    check_replay(world)
+
+
 def test_what_people_did_is_kept() -> None:
     world = make_world()
     live(world, "2020-05-01T04:10")
+    world.command("hold", {"scope": "tree:t"}, arguments={"until": "2020-05-01T05:00:00+00:00"})
     world.command("hold", {"scope": "process:daily"}, reason="month end")
     world.command("release", {"scope": "process:daily"})
     world.command("suspend", {"process": "hourly"})
@@ -326,6 +394,7 @@ def test_what_people_did_is_kept() -> None:
     live(world, "2020-05-06T12:00")
     audit = [event for event in world.events() if event.actor == "anna"]
     commands = dump(world, Command)
+    assert world.events("hold.end")
     assert {"hold.set", "hold.release", "process.suspend", "command.done", "job.reprocess"} <= {
         event.kind for event in audit
     }
@@ -352,6 +421,23 @@ def test_the_newest_event_stays_so_that_no_number_is_given_twice() -> None:
     world.restart()
     world.command("resume", {"process": "f"})
     assert world.events("process.resume")[0].seq == last.seq + 1
+
+
+def test_a_freerun_job_whose_event_is_the_newest_goes_when_it_is_not() -> None:
+    world = World([freerun("f", "x.y:z")], now="2020-05-01T00:10")
+    world.command("submit", {"process": "f"})
+    world.work_all()
+    (job,) = world.jobs("f")
+    last = world.events()[-1]
+    assert last.timeperiod == job.timeperiod
+    world.go("2020-06-01T00:10")
+    prune_all(world)
+    assert world.jobs("f") == [job]
+    assert world.events()[-1].seq == last.seq
+    world.command("hold", {"scope": "*"})
+    prune_all(world)
+    assert world.jobs("f") == []
+    check_replay(world)
 
 
 # -- after it --------------------------------------------------------------------------------------
