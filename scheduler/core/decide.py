@@ -622,6 +622,10 @@ def fire(s: Slice, name: str) -> list[Item]:
         fires = fires[-1:]
     if process.catchup == "none":  # one that came a moment ago was not missed
         fires = [f for f in fires if f > s.now - timedelta(seconds=60)]
+    ids = [job_id(name, timeperiod_at(instant, Qualifier.INSTANT).label) for instant in fires]
+    missing = [("job", id_) for id_ in ids if id_ not in s.jobs]
+    if missing:
+        raise Absent(*missing)
     items: list[Item] = []
     s.change_row(row, last_fire=fires[-1] if fires else s.now)
     for instant in fires:

@@ -682,3 +682,234 @@ def test_73_with_a_small_window_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {j.timeperiod for j in w.jobs("b") if j.state == "processed"} == {
         d.split("@")[1][:10] for d in (days[200], days[300])
     }
+
+
+# -- second reading ------------------------------------------------------------------------------------
+
+
+def test_late_data_beyond_the_limit_waits_and_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """§5: beyond the cascade limit late data stays a pending command, with a critical event."""
+    from scheduler.core import plan
+
+    w = pyramid()
+    w.work_all()
+    monkeypatch.setattr(plan, "CASCADE_MAX", 1)
+    result = w.command("late_data", "h@2020050105", actor="feed", reason="rows", expiry_s=None)
+    assert (result.state, result.status) == ("pending", 409)
+    w.wait(3600)
+    w.restart()
+    assert len(w.events("command.waits")) == 1
+    assert w.job("h@2020050105").state == "processed"
+    assert w.engine.due() == []
+
+
+@pytest.mark.parametrize(("overlap", "jobs"), [("skip", 0), ("queue", 3), ("allow", 3)])
+def test_39_firings_under_a_hold(overlap: str, jobs: int) -> None:
+    """§2, §4: no new uow under a hold; `skip` drops the firing, the others wait for the release."""
+    w = World([freerun("f", "m:f", trigger="every 60", overlap=overlap)], now="2020-05-01T00:00:30")
+    w.command("hold", {"scope": "process:f"})
+    for _ in range(3):
+        w.wait(60)
+    assert w.uows() == []
+    assert len(w.jobs("f")) == jobs
+    w.command("release", {"scope": "process:f"})
+    assert len(w.open_uows()) == {"skip": 0, "queue": 1, "allow": 3}[overlap]
+    w.work_all()
+    assert {job.state for job in w.jobs("f")} <= {"processed"}
+
+
+def test_38_more_than_a_thousand_missed_firings_are_made_up_for() -> None:
+    """38: catchup all."""
+    w = World(
+        [freerun("f", "m:f", trigger="every 60", catchup="all", overlap="queue")],
+        now="2020-05-01T00:00:30",
+    )
+    w.clock.advance(1500 * 60)
+    w.restart()
+    w.wait(1)
+    assert len(w.jobs("f")) == 1500
+
+
+def test_the_business_clock_a_year_ahead_opens_every_period_once() -> None:
+    """§5 two clocks: business time decides periods; leases and retries do not notice."""
+    from scheduler.clock import Mapping
+
+    w = hourly()
+    w.accept("h@2020050100#1")
+    real = w.clock.real()
+    w.clock.set_mapping(Mapping(real, real + timedelta(days=100), 1.0))
+    w.settle()
+    assert len(w.jobs("h")) == 4 + 2400
+    assert w.uow("h@2020050100#1").state == "in_progress"
+    w.clock.set_mapping(Mapping(real, real, 1.0))
+    w.settle()
+    assert len(w.jobs("h")) == 4 + 2400
+    w.work_all("h", limit=3)
+
+
+def test_a_frozen_business_clock_lets_leases_and_retries_go_on() -> None:
+    """§5 two clocks: real time alone governs leases and retries."""
+    from scheduler.clock import Mapping
+
+    w = hourly(retry=Retry(delay_s=10, jitter=0))
+    real = w.clock.real()
+    w.clock.set_mapping(Mapping(real, real, 0.0))
+    w.work("h@2020050100", "fail")
+    w.clock.advance(10)
+    w.settle()
+    assert w.uow("h@2020050100#1").attempt == 2
+
+
+def test_24_reprocess_twice_while_stopping_and_after_a_kill() -> None:
+    """24: a new uow runs only after the old worker has let go, however often it is asked for."""
+    w = pyramid()
+    w.accept("h@2020050100#1")
+    w.command("kill", "h@2020050100")
+    for _ in range(2):
+        assert w.command("reprocess", "h@2020050100").status == 200
+    assert (w.job("h@2020050100").state, w.job("h@2020050100").run) == ("embryo", 1)
+    w.stopped("h@2020050100#1")
+    assert w.job("h@2020050100").run == 2
+    w.work_all()
+    assert w.job("d@2020050100").state == "processed"
+    assert w.job("h@2020050100").run == 2
+
+
+def test_72_mark_done_of_a_running_job_lets_nothing_start_before_its_worker_let_go() -> None:
+    """§4 one at a time: to others it counts as unfinished whatever its state."""
+    w = pyramid()
+    w.accept("h@2020050100#1")
+    assert w.command("mark_done", "h@2020050100").status == 200
+    w.work_all("h")
+    assert w.job("h@2020050100").state == "processed"
+    assert w.open_uows("d") == []
+    assert w.explain("d@2020050100").roots[0][1].code == "stopping"
+    w.stopped("h@2020050100#1")
+    assert [u.id for u in w.open_uows("d")] == ["d@2020050100#1"]
+
+
+def test_72_skip_of_a_day_whose_hours_still_run() -> None:
+    """§4: the canceled hours hold up their own re-run, and nothing is lost after a reprocess of the day."""
+    w = pyramid()
+    w.accept("h@2020050100#1")
+    w.command("skip", "d@2020050100")
+    assert w.job("h@2020050100").stopping == "h@2020050100#1"
+    w.command("reprocess", "h@2020050100")
+    w.command("reprocess", "d@2020050100")
+    assert w.open_uows() == []
+    w.wait(60)
+    assert [u.id for u in w.open_uows()] == ["h@2020050100#2"]
+    w.work_all()
+    assert w.job("d@2020050100").state == "processed"
+
+
+def test_a_parent_in_flight_is_canceled_when_a_lowered_start_shows_its_children() -> None:
+    """§5: each non-embryo ancestor is reprocessed if the row is unfinished, running ones too."""
+    processes = [
+        managed("h", "m:f", "hourly", max_active=30),
+        managed("d", "m:f", "daily", blocking="children"),
+    ]
+    trees = [tree("t", ["h", "d"])]
+    w = World(processes, trees, start="2020050112", now=NOW)
+    w.work_all("h")
+    w.accept("d@2020050100#1")
+    w.redefine(processes, trees, "2020050111")
+    assert w.uow("d@2020050100#1").state == "canceled"
+    w.work("h@2020050111")
+    assert w.job("d@2020050100").run == 1
+    w.stopped("d@2020050100#1")
+    assert w.job("d@2020050100").run == 2
+
+
+def test_late_data_leaves_an_ancestor_that_a_person_closed_and_says_so() -> None:
+    """§4: a job that a person skipped, killed or marked done is not reopened by late data."""
+    w = pyramid()
+    w.work_all("h")
+    w.command("mark_done", "d@2020050100")
+    w.command("late_data", "h@2020050105", actor="feed", reason="rows")
+    assert w.job("d@2020050100").state == "processed"
+    assert len(w.events("job.left")) == 1
+    w.work_all()
+    assert w.job("d@2020050100").run == 1
+
+
+def test_late_data_twice_while_the_cascade_runs_ends_with_fresh_results() -> None:
+    """§8.3: at rest no result is older than its inputs, by event number."""
+    w = pyramid()
+    w.work_all()
+    w.command("late_data", "h@2020050105", actor="feed", reason="a")
+    w.work("h@2020050105")
+    w.accept("d@2020050100#2")
+    w.command("late_data", "h@2020050106", actor="feed", reason="b")
+    assert w.job("d@2020050100").again == "b"
+    w.work("d@2020050100#2")
+    w.work_all()
+    day, hour = w.job("d@2020050100"), w.job("h@2020050106")
+    assert (day.state, day.run) == ("processed", 3)
+    assert hour.settled_seq < day.requested_seq
+
+
+def test_readiness_of_a_suspended_or_held_process_is_asked_when_it_may_run() -> None:
+    """§4 readiness: no uow while suspended; wait_timeout stands still under a hold."""
+    from scheduler.core.process import Readiness
+
+    w = hourly(readiness=Readiness("m:ready", every_s=300, wait_timeout_s=1000))
+    w.work(w.open_uows()[0].id, "no_data")
+    w.command("hold", {"scope": "process:h"})
+    w.wait(5000)
+    w.command("release", {"scope": "process:h"})
+    w.wait(31)
+    assert w.job("h@2020050100").state == "embryo"
+    check = next(u for u in w.open_uows() if u.timeperiod == "2020050100")
+    w.work(check.id)
+    assert w.job("h@2020050100").state == "in_progress"
+
+
+def test_a_weekly_process_over_days_and_one_after_last_week() -> None:
+    """3, §4: weeks nest days; `offset=-1` of itself is strict order; before the start it counts as finished."""
+    w = World(
+        [
+            managed("d", "m:f", "daily", max_active=30),
+            managed(
+                "k",
+                "m:f",
+                "weekly",
+                blocking="dependencies",
+                max_active=9,
+                depends_on=["d", after("k", -1)],
+            ),
+        ],
+        start="2020050400",
+        now="2020-05-18T00:10:00",
+    )
+    assert w.open_uows("k") == []
+    w.work_all("d")
+    assert [u.timeperiod for u in w.open_uows("k")] == ["2020050400"]
+    w.work_all("k")
+    assert w.states("k") == ["processed", "processed", "embryo"]
+
+
+def test_an_expired_command_changes_nothing() -> None:
+    """§5: too late → `expired`."""
+    w = hourly()
+    id_ = control.submit(w.store, w.broker, "kill", {"jobs": ["h@2020050100"]}, actor="anna", expiry_s=10)
+    w.clock.advance(11)
+    w.settle()
+    row = control.wait(w.store, id_, 0)
+    assert (row.state, row.status) == ("expired", 409)
+    assert w.job("h@2020050100").uow_open
+
+
+def test_at_rest_nothing_is_due() -> None:
+    """§5: the loop sleeps; no state of the world keeps it busy."""
+    w = pyramid(retry=Retry(delay_s=10, jitter=0))
+    w.work("h@2020050100", "fail")
+    w.accept("h@2020050101#1")
+    w.accept("h@2020050102#1")
+    w.command("kill", "h@2020050102")
+    w.command("suspend", {"process": "h"})
+    w.command("hold", {"scope": "*"})
+    for _ in range(6):
+        w.wait(3600)
+        assert w.engine.due() == []
+        assert w.engine.sleep_s() > 0
