@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 
 BACKOFF_S = (0.1, 5.0)
 LOOK_EVERY_S = 0.05  # while reports flow, the store is asked no more often what else is due
-PRUNE_EVERY_S = 60.0  # and at once again, in the next idle round, where a pass was full
+PRUNE_EVERY_S = 60.0
+PRUNE_AGAIN_S = 0.05  # after a pass that was full, if nothing else is to do
 
 
 class Daemon:
@@ -43,6 +44,7 @@ class Daemon:
         self.engine = engine
         self.retention = retention  # None: nothing is pruned
         self._prune_at = 0.0  # monotonic
+        self._prunes_on = False  # the last pass was full
         self.tick_s = tick_s
         self.look_every_s = look_every_s
         self.listener = Listener(engine.broker, engine.clock)
@@ -122,6 +124,7 @@ class Daemon:
         except LeaseLost:
             engine.lease = None
             raise
+        self._prunes_on = pruned.more
         self._prune_at = now if pruned.more else now + PRUNE_EVERY_S
         log.debug("retention: %s", pruned)
 
@@ -139,7 +142,8 @@ class Daemon:
             self._look_at = now + (self.look_every_s if items else engine.sleep_s(self.tick_s))
         else:
             items += engine.left()
-        reported = self.listener.take(0.0 if items else max(0.0, self._look_at - now))
+        longest_s = PRUNE_AGAIN_S if self._prunes_on else self.tick_s
+        reported = self.listener.take(0.0 if items else max(0.0, min(self._look_at - now, longest_s)))
         if items or reported:
             self._look_at = min(self._look_at, clock.monotonic() + self.look_every_s)
         else:

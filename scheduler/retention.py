@@ -37,7 +37,7 @@ from scheduler.core.uow import Uow
 
 FACT = "retention"  # {"logs": seq, "uows": seq, "events": seq}: up to where each walk came
 LIMIT = 500  # rows that one pass deletes
-LOOK = 200  # events that one walk looks at
+LOOK = 100  # events that one walk looks at: a pass takes some milliseconds
 SNAPSHOT = "job.snapshot"
 ADVANCE = "process.advance"
 ENDS = frozenset(f"uow.{verb}" for verb in ("succeed", "no_data", "give_up", "cancel", "stopped", "let_go"))

@@ -348,6 +348,23 @@ def test_events_do_not_go_before_their_unit_of_work_nor_a_log_after_it() -> None
     assert world.store.count(LogChunk) == {(): 0}
 
 
+def test_events_of_a_long_job_stay_while_its_unit_of_work_does() -> None:
+    world = make_world()
+    world.wait(4 * 3600)
+    world.accept(f"{HOUR}#1", lease_s=30 * 86400)
+    world.go("2020-05-08T00:10")
+    world.work(HOUR)
+    world.go("2020-05-10T00:10")
+    policy = Policy(log_days=1, uow_days=4, event_days=1)
+    prune_all(world, policy=policy)
+    assert world.uow(f"{HOUR}#1").state == "processed"
+    check_replay(world)
+    world.go("2020-05-13T00:10")
+    prune_all(world, policy=policy)
+    assert world.store.get(Uow, f"{HOUR}#1") is None
+    check_replay(world)
+
+
 def test_a_unit_of_work_that_is_not_over_keeps_its_freerun_job() -> None:
     world = make_world()
     live(world, "2020-05-01T14:10")
@@ -671,6 +688,24 @@ def test_the_daemon_prunes_once_a_minute_and_at_once_where_there_is_more() -> No
     silent = Daemon(world.engine)
     silent._prune()
     assert dump(world, Fact) == first
+
+
+def test_a_running_daemon_prunes_while_it_has_nothing_else_to_do() -> None:
+    world = make_world()
+    live(world, "2020-05-05T12:10")
+    uow = str(world.job(HOUR).uow)
+    daemon = Daemon(world.engine, retention=POLICY)
+    loop, tick = threading.Thread(target=daemon.run, daemon=True), threading.Event()
+    loop.start()
+    for _ in range(3000):
+        if len(events_of(world, "hourly", "2020050300")) == 1:
+            break
+        tick.wait(0.01)
+    daemon.stop()
+    loop.join(30)
+    assert not loop.is_alive()
+    assert world.store.get(Uow, uow) is None
+    check_replay(world)
 
 
 def test_events_of_supervisors_go_by_age_and_the_newest_stays() -> None:
