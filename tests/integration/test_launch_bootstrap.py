@@ -150,7 +150,7 @@ def test_first_run_installs_everything_from_the_index(tmp_path: Path) -> None:
     assert first.returncode == 0, first.stderr
     said = lines(first)
     assert len(said) == 2, said
-    assert said[0].startswith("Installing 11 packages into ")
+    assert said[0].startswith("Installing 10 packages into ")
     assert said[1].startswith("Installed 11 packages into ")
     assert first.stdout.startswith(f"listed with {clone.venv}/")
     assert clone.launch("list").stderr == ""
