@@ -408,11 +408,12 @@ def _ended(s: Slice, job: Job, uow: Uow) -> list[Item]:
         sets["more"] = True
     if uow.state == "canceled":
         sets["warning"] = f"run {uow.run}: {uow_reason(uow)}: {uow.error}"
-    job = s.change_job(job, **sets)
     if process is None or decides(process, job, uow):
         found = outcome(job, uow)
         assert found.act is not None
-        return settle(s, job, found.act, found.reason, found.detail)
+        sets.pop("more", None)
+        return settle(s, job, found.act, found.reason, found.detail, **sets)
+    s.change_job(job, **sets)
     return [Item("job", job.id), *_freed(s, job.process)]
 
 

@@ -74,12 +74,12 @@ class Known:
     def process(self, name: str) -> Process | None:
         """The definition in force: the context's (or the entry's base), under the operator's overrides."""
         row = self.rows.get(name)
-        base = self.timetable.processes.get(name)
-        if row is None:
-            return base
         cached = self.definitions.get(name)
         if cached is not None and cached[0] is row:
             return cached[1]
+        base = self.timetable.processes.get(name)
+        if row is None:
+            return base
         if base is None and row.definition is not None:
             base = self._entry(row)
         if base is None:
@@ -599,6 +599,9 @@ class Slice:
         if entry is None:
             # marks: nothing of the state changes. `copied` is the leader's alone, and its events are saved with
             # it; the others hold only as long as the history is no longer than was seen
+            if before.state in _SILENT:
+                marks.append(Change(Uow, before.id, {}, sets))
+                return
             copied = sets.pop("copied", None)
             if (
                 copied is not None
@@ -615,11 +618,9 @@ class Slice:
 
 
 _MISSING: Any = object()
-_SEVERITIES = {
-    "processed": "success",
-    "invalid": "warning",
-    "canceled": "warning",
-}  # by a unit of work's new state
+_SILENT = ("processed", "noop")  # nobody writes another line to these
+# of an event, by a unit of work's new state
+_SEVERITIES = {"processed": "success", "invalid": "warning", "canceled": "warning"}
 
 
 @dataclass(frozen=True, slots=True)
