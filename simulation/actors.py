@@ -12,12 +12,14 @@ from scheduler.daemon import Daemon
 from scheduler.engine import Engine
 from simulation.executor import VirtualExecutor
 from simulation.faults import Crash, Faulty, FaultyBroker, FaultyStore
+from simulation.model import Broken
 from worker.runner import Runner
 
 if TYPE_CHECKING:
     from simulation.world import World
 
 FOREVER = 10**9
+MOST_STEPS = 40_000  # a run takes some thousand; a loop that spins takes any number
 
 
 class Actor:
@@ -28,7 +30,7 @@ class Actor:
     def __init__(self, world: World, name: str) -> None:
         self.world, self.name = world, name
         self.rng = Random(f"{world.seed}/{name}")
-        self.lives = 0
+        self.lives = self.steps = 0
         self.alive = self.busy = False
         self.paused_until = -1.0
         self.faulty = Faulty(world, self.kind, self.rng)
@@ -78,6 +80,9 @@ class Actor:
         if ticket != self._ticket or not self.alive:
             return
         self._appointed = FOREVER
+        self.steps += 1
+        if self.steps > MOST_STEPS:
+            raise Broken(4, f"{self.name} steps without end and gets nowhere")
         now = self.world.clock.monotonic()
         if self.busy:  # frozen within a step: the world runs inside it
             self._missed = True

@@ -140,9 +140,10 @@ class Checker:
                 raise Broken(4, f"{name}: {data['jobs']} rows were made, there are {len(labels)} periods")
             for label in labels:
                 self._made(name, label, event)
-        elif "state" in data:
+            return
+        if "state" in data:
             self.model.processes[name] = data["state"]
-        elif verb == "set_max_active":
+        if verb == "set_max_active":
             self.model.max_active[name] = data["max_active"]
         elif verb == "set_trigger":
             self.model.triggers[name] = data["trigger"]
