@@ -7,6 +7,7 @@ and wake-ups that were lost.
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from scheduler.retention import Policy, prune
 log = logging.getLogger(__name__)
 
 BACKOFF_S = (0.1, 5.0)
+GC_THRESHOLD = 20_000  # objects
 LOOK_EVERY_S = 0.05  # while reports flow, the store is asked no more often what else is due
 PRUNE_EVERY_S = 60.0
 PRUNE_AGAIN_S = 0.05  # after a pass that was full, if nothing else is to do
@@ -209,5 +211,7 @@ def run(
         daemon.stop()
 
     threading.Thread(target=watch, name="stop", daemon=True).start()
+    gc.freeze()  # what is loaded stays; a turn makes many records and no cycles: look for those seldom
+    gc.set_threshold(GC_THRESHOLD, 10, 10)
     daemon.run()
     return 0

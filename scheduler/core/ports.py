@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -39,8 +38,7 @@ class Where(NamedTuple):
     value: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """A compare-and-set on one record.
 
     Of the record of type `kind` with `key`, set the fields of `set`, if every field of `expect` has
@@ -53,7 +51,7 @@ class Change:
     expect: Mapping[str, Any]
     set: Mapping[str, Any]
     entry: str | None = None
-    entries: int = field(default=1)  # lines in `entry`
+    entries: int = 1  # lines in `entry`
 
 
 class Transaction(Protocol):
