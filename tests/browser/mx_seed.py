@@ -54,6 +54,9 @@ class NightClock:
         """Seconds."""
         return time.monotonic()
 
+    def refresh(self) -> None:
+        """There is nothing to read."""
+
 
 def make_context() -> Context:
     """Three trees and a freerun."""

@@ -44,6 +44,9 @@ class TestClock:
         """Seconds since its start."""
         return (self.at - START).total_seconds()
 
+    def refresh(self) -> None:
+        """There is nothing to read."""
+
     def move(self, seconds: float) -> None:
         """Let time pass."""
         self.at += timedelta(seconds=seconds)

@@ -32,6 +32,9 @@ class RealClock:
         """Seconds."""
         return time.monotonic()
 
+    def refresh(self) -> None:
+        """There is nothing to read."""
+
 
 def event(source: str, seq: int) -> Event:
     """Some event."""

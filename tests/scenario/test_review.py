@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.world import World, at
 
 from scheduler import control
 from scheduler.core.errors import ConfigError
@@ -16,6 +15,7 @@ from scheduler.core.records import Fact, ProcessRow
 from scheduler.core.slice import Item
 from scheduler.core.timetable import Timetable
 from scheduler.core.uow import Uow
+from tests.world import World, at
 
 NOW = "2020-05-02T00:10:00"
 
@@ -645,7 +645,7 @@ def test_8_every_job_and_uow_state_is_said_by_its_last_event() -> None:
             uows[str(event.uow)] = event.data["state"]
     assert uows == {uow.id: uow.state for uow in w.store.find(Uow)}
     stored = {job.id: job.state for name in ("h", "d") for job in w.jobs(name)}
-    assert {**{id_: "embryo" for id_ in stored}, **jobs} == stored
+    assert {**dict.fromkeys(stored, "embryo"), **jobs} == stored
     seqs = [event.seq for event in w.events()]
     assert seqs == list(range(1, len(seqs) + 1))
 
