@@ -254,12 +254,12 @@ class Engine:
             hold = self.known.holds[scope]
             s.set_hold(scope, None)
             s.emit("hold.end", "its time was over", data={"scope": scope})
-            self._asked(s, thaw, hold)
+            items += self._asked(s, thaw, hold)
             items += lifted(s, scope)
         self._apply(s.drain())
         return items
 
-    def _asked(self, s: Slice, rule: Callable[[Slice, Any], None], what: Any) -> None:
+    def _asked(self, s: Slice, rule: Callable[[Slice, Any], list[Item]], what: Any) -> list[Item]:
         """Apply a rule outside a turn, gathering what it finds absent."""
         while True:
             mark = s.mark()

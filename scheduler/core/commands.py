@@ -256,6 +256,8 @@ def _retry(s: Slice, command: Command) -> Result:
         if uow is None or uow.state != "invalid":
             state = uow.state if uow is not None else job.state
             raise Refused(f"job {job.id}: its unit of work is {state}; only an invalid one is retried")
+        if s.row(job.process).state != "scheduled":
+            raise Refused(f"process {job.process!r} is {s.row(job.process).state}; resume it first")
         retry_now(s, job, s.copy_history(uow), actor=command.actor)
     return (
         [],

@@ -74,8 +74,7 @@ def release(s: Slice, command: Command) -> tuple[list[Item], dict[str, Any], str
     lifted_one = s.known.holds[scope]
     s.set_hold(scope, None)
     s.emit("hold.release", command.reason, actor=command.actor, data={"scope": scope})
-    thaw(s, lifted_one)
-    return lifted(s, scope), {"changed": True, "scope": scope}, f"released {scope}"
+    return [*thaw(s, lifted_one), *lifted(s, scope)], {"changed": True, "scope": scope}, f"released {scope}"
 
 
 def lifted(s: Slice, scope: str) -> list[Item]:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from scheduler.core.job import Job
 from scheduler.core.records import Hold
-from scheduler.core.slice import Absent, Slice
+from scheduler.core.slice import Absent, Item, Slice
 from scheduler.core.uow import Uow, job_of
 
 
@@ -22,12 +22,14 @@ def wait_ends(s: Slice, uow: Uow) -> datetime | None:
     return uow.requested_at + timedelta(seconds=process.wait_timeout_s)
 
 
-def thaw(s: Slice, hold: Hold) -> None:
-    """A hold ended: give back the time that stood still under it. May raise Absent."""
+def thaw(s: Slice, hold: Hold) -> list[Item]:
+    """A hold ended: give back the time that stood still under it. May raise Absent.
+
+    Returns the failed units of work it stood over: a final run may take their range now.
+    """
     names = [name for name in s.known.rows if _may_cover(s, hold.scope, name)]
-    missing = [
-        (kind, name) for name in names for kind in ("requested", "asking") if f"{kind}:{name}" not in s.owned
-    ]
+    kinds = ("requested", "asking", "invalid")
+    missing = [(kind, name) for name in names for kind in kinds if f"{kind}:{name}" not in s.owned]
     if missing:
         raise Absent(*missing)
     uows = [id_ for name in names for id_ in s.owned[f"requested:{name}"]]
@@ -54,6 +56,7 @@ def thaw(s: Slice, hold: Hold) -> None:
             stood = _stood(s, hold, job, job.ready_since)
             if stood > timedelta(0):
                 s.change_job(job, ready_since=job.ready_since + stood)
+    return [Item("uow", id_) for name in names for id_ in s.owned[f"invalid:{name}"]]
 
 
 def _may_cover(s: Slice, scope: str, process: str) -> bool:

@@ -913,3 +913,60 @@ def test_at_rest_nothing_is_due() -> None:
         w.wait(3600)
         assert w.engine.due() == []
         assert w.engine.sleep_s() > 0
+
+
+@pytest.mark.parametrize("how", ["release", "until"])
+def test_after_a_hold_a_failed_slice_yields_to_the_final_run_at_once(how: str) -> None:
+    """§4: at the close an invalid slice is canceled; a hold that stood over the close only delays it."""
+    slow = Retry(delay_s=7200, jitter=0, max_delay_s=7200)
+    w = World(
+        [managed("h", "m:f", "hourly", state_machine="continuous", trigger="every 300", retry=slow)],
+        start="2020050103",
+        now="2020-05-01T03:10:00",
+    )
+    w.work(w.open_uows()[0].id, "fail")
+    until = (w.clock.real() + timedelta(seconds=5000)).isoformat()
+    w.command("hold", {"scope": "process:h"}, arguments={"until": until})
+    w.go("2020-05-01T04:20:00")
+    assert w.uow("h@2020050103#1").state == "invalid"
+    if how == "release":
+        w.command("release", {"scope": "process:h"})
+    else:
+        w.wait(1000)
+    assert (w.job("h@2020050103").state, w.uow("h@2020050103#1").state) == ("final_run", "canceled")
+
+
+def test_63_a_suspended_process_is_resumed_before_it_is_retried() -> None:
+    """§4: suspended, an invalid uow is not retried; the answer says what is to be done."""
+    w = hourly(retry=Retry(delay_s=100, jitter=0))
+    w.work("h@2020050100", "fail")
+    w.command("suspend", {"process": "h"})
+    result = w.command("retry", "h@2020050100")
+    assert (result.status, result.message) == (409, "process 'h' is suspended; resume it first")
+    w.command("resume", {"process": "h"})
+    assert w.command("retry", "h@2020050100").status == 200
+
+
+def test_34_a_paused_leader_whose_hold_ended_steps_back() -> None:
+    """§8.12: two schedulers never both commit, also outside a turn."""
+    from scheduler.core.errors import Conflict, LeaseLost
+    from scheduler.engine import Engine
+
+    w = hourly()
+    until = (w.clock.real() + timedelta(seconds=30)).isoformat()
+    w.command("hold", {"scope": "*"}, arguments={"until": until})
+    w.clock.advance(60)
+    other = Engine(w.store, w.broker, w.clock, w.timetable, holder="other")
+    assert other.lead()
+    other.turn(other.due())
+    other.turn(other.due())
+    before = w.events()
+    for _ in range(3):
+        try:
+            w.engine.turn(w.engine.due())
+        except Conflict:
+            continue
+        except LeaseLost:
+            break
+    assert w.engine.lease is None
+    assert w.events() == before
