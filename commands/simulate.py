@@ -30,14 +30,22 @@ EXIT_BROKEN = 1
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Seeds, or a rehearsal."""
     parser.add_argument("--seeds", type=int, default=20, metavar="N", help="how many seeds to play (20)")
-    parser.add_argument("--seed", type=int, metavar="S", help="play this one alone, and tell its story if it fails")
+    parser.add_argument(
+        "--seed", type=int, metavar="S", help="play this one alone, and tell its story if it fails"
+    )
     parser.add_argument("--first", type=int, default=0, metavar="S", help="the first of the seeds (0)")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (all cores)")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (all cores)"
+    )
     parser.add_argument("--context", metavar="F", help="rehearse this context file or folder")
     parser.add_argument("--from", dest="begin", metavar="DATE", help="rehearse from here, such as 2026-01-01")
     parser.add_argument("--to", dest="end", metavar="DATE", help="… to here (UTC)")
-    parser.add_argument("--duration", type=float, metavar="SECONDS", help="how long each unit of work takes (about 60)")
-    parser.add_argument("--fail", type=float, default=0.0, metavar="P", help="the share of attempts that fail (0)")
+    parser.add_argument(
+        "--duration", type=float, metavar="SECONDS", help="how long each unit of work takes (about 60)"
+    )
+    parser.add_argument(
+        "--fail", type=float, default=0.0, metavar="P", help="the share of attempts that fail (0)"
+    )
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
@@ -87,7 +95,9 @@ def _sum_up(results: list[Result], as_json: bool) -> int:
         print(json.dumps({"seeds": rows, "totals": total, "broken": [r.seed for r in broken]}, indent=2))
     else:
         if len(results) == 1:
-            print(f"seed {results[0].seed}: {results[0].jobs} jobs, {results[0].events:,} events, hash {results[0].digest}")
+            print(
+                f"seed {results[0].seed}: {results[0].jobs} jobs, {results[0].events:,} events, hash {results[0].digest}"
+            )
         print(", ".join(f"{number:,} {what}" for what, number in sorted(total.items())))
         print(f"{len(results)} seeds, {len(broken)} broken" + "".join(f" {r.seed}" for r in broken))
     return EXIT_BROKEN if broken else 0
@@ -101,7 +111,9 @@ def _rehearse(args: argparse.Namespace) -> int:
     from simulation.report import rehearse
 
     if not (args.begin and args.end):
-        raise InvalidRequest("a rehearsal needs both --from and --to, such as --from 2026-01-01 --to 2026-01-08")
+        raise InvalidRequest(
+            "a rehearsal needs both --from and --to, such as --from 2026-01-01 --to 2026-01-08"
+        )
     if not 0.0 <= args.fail <= 1.0:
         raise InvalidRequest(f"--fail {args.fail}: expected a share between 0 and 1")
     where = args.context or os.environ.get("SYNERGY_CONTEXT")
@@ -116,7 +128,13 @@ def _rehearse(args: argparse.Namespace) -> int:
             done = share
 
         report = rehearse(
-            context, begin, end, duration_s=args.duration, fail=args.fail, seed=args.seed or 0, progress=progress
+            context,
+            begin,
+            end,
+            duration_s=args.duration,
+            fail=args.fail,
+            seed=args.seed or 0,
+            progress=progress,
         )
     if args.json:
         print(json.dumps(report.as_json(), indent=2))
@@ -145,14 +163,18 @@ def _show(report: Report) -> None:
     show(("process", "jobs", "units of work", "failures", "late (median)", "late (most)"), rows)
     for violation in report.violations:
         print(violation)
-    print(f"{report.begin:%Y-%m-%d %H:%M} to {report.end:%Y-%m-%d %H:%M} UTC, {len(report.violations)} violations")
+    print(
+        f"{report.begin:%Y-%m-%d %H:%M} to {report.end:%Y-%m-%d %H:%M} UTC, {len(report.violations)} violations"
+    )
 
 
 def _instant(option: str, text: str) -> datetime:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        raise InvalidRequest(f"{option} {text!r} is no date; expected 2026-01-01 or 2026-01-01T06:00") from None
+        raise InvalidRequest(
+            f"{option} {text!r} is no date; expected 2026-01-01 or 2026-01-01T06:00"
+        ) from None
     return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 

@@ -14,7 +14,14 @@ from typing import NamedTuple
 from scheduler.core.process import Context, Process
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-_LENGTH = {"minutely": 60.0, "hourly": 3600.0, "daily": 86400.0, "weekly": 604800.0, "monthly": 2.6e6, "yearly": 3.2e7}
+_LENGTH = {
+    "minutely": 60.0,
+    "hourly": 3600.0,
+    "daily": 86400.0,
+    "weekly": 604800.0,
+    "monthly": 2.6e6,
+    "yearly": 3.2e7,
+}
 
 
 class Period(NamedTuple):
@@ -88,7 +95,9 @@ class Almanac:
         needs: list[Need] = []
         for tree in context.trees.values():
             members = sorted((self.managed[n] for n in tree.processes), key=_length)
-            needs += [Need(up.name, low.name, "child", 0) for low, up in zip(members, members[1:], strict=False)]
+            needs += [
+                Need(up.name, low.name, "child", 0) for low, up in zip(members, members[1:], strict=False)
+            ]
             for other in tree.depends_on:
                 needs += [
                     Need(mine, theirs, "dependency", 0)
@@ -137,7 +146,9 @@ class Almanac:
         found = self._cache.get(key)
         if found is None:
             here, there = (need.on, need.of) if up else (need.of, need.on)
-            found = self._cache[key] = tuple(self._meet(here, there, -need.offset if up else need.offset, period))
+            found = self._cache[key] = tuple(
+                self._meet(here, there, -need.offset if up else need.offset, period)
+            )
         return found
 
     def _meet(self, here: str, there: str, offset: int, period: Period) -> Iterator[Period]:

@@ -308,7 +308,9 @@ class Checker:
                 raise Broken(3, f"{id_} is {state}, though late data came at event {late}", id_)
             job.settled, job.settled_at = event.seq, event.at
 
-    def related(self, job: JobView, *, up: bool = False) -> Iterator[tuple[Need, list[tuple[str, JobView | None]]]]:
+    def related(
+        self, job: JobView, *, up: bool = False
+    ) -> Iterator[tuple[Need, list[tuple[str, JobView | None]]]]:
         """What a job stands on (or, `up`, what stands on it), edge by edge; None where no row is."""
         for need in (self.almanac.served if up else self.almanac.needs).get(job.process, ()):
             other = need.of if up else need.on
@@ -318,13 +320,21 @@ class Checker:
             ids = [f"{other}@{p.label}" for p in found]
             yield need, [(id_, self.model.jobs.get(id_)) for id_ in ids]
 
-    def _inputs_finished(self, job: JobView, what: str, kinds: Sequence[str] = ("child", "dependency")) -> None:
+    def _inputs_finished(
+        self, job: JobView, what: str, kinds: Sequence[str] = ("child", "dependency")
+    ) -> None:
         for need, rows in self.related(job):
             if need.kind in kinds:
                 for id_, row in rows:
                     if row is None or not row.finished:
-                        state = "not there" if row is None else row.state + (" and stopping" if row.stopping else "")
-                        raise Broken(3, f"{what} of {job.id}, and its {need.kind} {id_} is {state}", job.id, id_)
+                        state = (
+                            "not there"
+                            if row is None
+                            else row.state + (" and stopping" if row.stopping else "")
+                        )
+                        raise Broken(
+                            3, f"{what} of {job.id}, and its {need.kind} {id_} is {state}", job.id, id_
+                        )
 
     def _newer_than_inputs(self, job: JobView, what: str) -> None:
         for _, rows in self.related(job):
@@ -372,7 +382,11 @@ class Checker:
         if process.readiness is not None and not job.ready:
             raise Broken(3, f"{job.id} was dispatched, and its readiness was never confirmed", job.id)
         children = [row for need, rows in self.related(job) for _, row in rows if need.kind == "child"]
-        if children and not job.produced and all(row is not None and row.finished and row.state == "skipped" for row in children):
+        if (
+            children
+            and not job.produced
+            and all(row is not None and row.finished and row.state == "skipped" for row in children)
+        ):
             raise Broken(3, f"{job.id} was dispatched, and all its children are skipped", job.id)
 
     def _no_skipped_dependency(self, job: JobView, what: str) -> None:
@@ -389,7 +403,10 @@ class Checker:
         if row is not None and row.more:
             return
         every = int(trigger.interval_s or 1)
-        if job.ticked is not None and int(job.ticked.timestamp()) // every == int(event.business_at.timestamp()) // every:
+        if (
+            job.ticked is not None
+            and int(job.ticked.timestamp()) // every == int(event.business_at.timestamp()) // every
+        ):
             raise Broken(3, f"{job.id} ran twice in one tick of {trigger.text}", job.id)
 
     def _fired(self, event: Event, process: Process, job: JobView) -> None:
@@ -428,7 +445,11 @@ class Checker:
                 raise Broken(3, f"{job.id} was skipped, and none of its dependencies is", job.id)
         elif reason == "children":
             rows = [row for need, found in self.related(job) for _, row in found if need.kind == "child"]
-            if not rows or any(row is None or row.state != "skipped" or row.stopping for row in rows) or job.produced:
+            if (
+                not rows
+                or any(row is None or row.state != "skipped" or row.stopping for row in rows)
+                or job.produced
+            ):
                 raise Broken(3, f"{job.id} was skipped, and not all its children are", job.id)
         elif reason == "timed_out" and process.readiness is not None and job.state != "final_run":
             return
@@ -470,10 +491,14 @@ class Checker:
         if view is None:
             raise Broken(8, f"{row.id} is stored, and no event tells of it", job_of(row.id))
         if row.copied != view.lines:
-            raise Broken(8, f"{row.id}: {view.lines} lines are events, {row.copied} are marked so", job_of(row.id))
+            raise Broken(
+                8, f"{row.id}: {view.lines} lines are events, {row.copied} are marked so", job_of(row.id)
+            )
         if row.history_n == view.lines and (row.state, row.attempt) != (view.state, view.attempt):
             raise Broken(
-                8, f"{row.id} is stored as {row.state}, attempt {row.attempt}; its events give {view.state}", view.job
+                8,
+                f"{row.id} is stored as {row.state}, attempt {row.attempt}; its events give {view.state}",
+                view.job,
             )
 
     def _in_flight(self, events: Sequence[Event]) -> None:
@@ -493,8 +518,12 @@ class Checker:
         for name in {e.process for e in events if e.kind == "uow.request" and e.process}:
             process = self.world.context.processes[name]
             limit = self.model.max_active.get(name, process.max_active)
-            if per_process.get(name, 0) > limit and not (process.kind == "freerun" and process.overlap == "allow"):
-                raise Broken(2, f"{name} has {per_process[name]} unfinished units of work; max_active is {limit}")
+            if per_process.get(name, 0) > limit and not (
+                process.kind == "freerun" and process.overlap == "allow"
+            ):
+                raise Broken(
+                    2, f"{name} has {per_process[name]} unfinished units of work; max_active is {limit}"
+                )
 
     def _cascade(self, verb: str, target: dict[str, Any]) -> None:
         """Invariant 5: all of a cascade is in this commit, or nothing."""
@@ -556,7 +585,10 @@ class Checker:
                             found[f"{need.on}@{p.label}"] = None
                             layer.append((need.on, p))
             for need in self.almanac.served.get(name, ()):
-                if need.kind == "dependency" and self.world.context.processes[need.of].blocking == "dependencies":
+                if (
+                    need.kind == "dependency"
+                    and self.world.context.processes[need.of].blocking == "dependencies"
+                ):
                     for p in self.almanac.dependants(need, period):
                         id_ = f"{need.of}@{p.label}"
                         row = self.model.jobs.get(id_)

@@ -5,13 +5,25 @@ Small on purpose (a few hundred jobs), and never mild: late starts, windows of a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
 from scheduler.core.errors import ConfigError
-from scheduler.core.process import Context, Process, Readiness, Retry, Tree, after, context, freerun, managed, queue, tree
+from scheduler.core.process import (
+    Context,
+    Process,
+    Readiness,
+    Retry,
+    Tree,
+    after,
+    context,
+    freerun,
+    managed,
+    queue,
+    tree,
+)
 from scheduler.core.timetable import Timetable
 
 MACHINES = ("discrete", "continuous", "recomputing")
@@ -28,17 +40,27 @@ class Stage:
     look: int
 
 
-def stage(seed: int) -> Stage:
-    """The stage of a seed."""
+def stage(seed: int, **theme: str) -> Stage:
+    """The stage of a seed. `theme`: fields that all managed processes have alike (machine, blocking)."""
     for attempt in range(100):
         rng = Random(f"{seed}/context/{attempt}")
         try:
-            found = _stage(rng)
+            found = _themed(_stage(rng), theme)
             Timetable(found.context)
         except ConfigError:  # a cycle that does not lead back in time, or kinds that do not nest: draw again
             continue
         return found
     raise AssertionError(f"no context for seed {seed}")
+
+
+def _themed(found: Stage, theme: dict[str, str]) -> Stage:
+    if not theme:
+        return found
+    processes = {
+        name: replace(process, **theme) if process.kind == "managed" else process  # type: ignore[arg-type]
+        for name, process in found.context.processes.items()
+    }
+    return replace(found, context=replace(found.context, processes=processes))
 
 
 def _stage(rng: Random) -> Stage:
@@ -69,17 +91,32 @@ def _stage(rng: Random) -> Stage:
 
 
 def _members(rng: Random, name: str, *, light: bool) -> list[Process]:
-    shape = rng.choice((("hourly", "daily"), ("hourly", "daily", "monthly"), ("hourly", "weekly"), ("hourly", "daily", "weekly"), ("hourly", "daily", "yearly")))
-    groups = {"hourly": rng.choice((1, 1, 2, 3, 5) if not light else (2, 3, 4, 7)), "daily": 1 if "weekly" in shape else rng.choice((1, 1, 2))}
+    shape = rng.choice(
+        (
+            ("hourly", "daily"),
+            ("hourly", "daily", "monthly"),
+            ("hourly", "weekly"),
+            ("hourly", "daily", "weekly"),
+            ("hourly", "daily", "yearly"),
+        )
+    )
+    groups = {
+        "hourly": rng.choice((1, 1, 2, 3, 5) if not light else (2, 3, 4, 7)),
+        "daily": 1 if "weekly" in shape else rng.choice((1, 1, 2)),
+    }
     return [_managed(rng, f"{name}_{q}", q, groups.get(q, 1)) for q in shape]
 
 
 def _managed(rng: Random, name: str, qualifier: str, grouping: int, **more: Any) -> Process:
     machine = rng.choice(MACHINES)
     if qualifier == "hourly":
-        trigger = rng.choice(("every 1800", "every 3600", "every 5400", "every 60" if machine == "discrete" else "every 2400"))
+        trigger = rng.choice(
+            ("every 1800", "every 3600", "every 5400", "every 60" if machine == "discrete" else "every 2400")
+        )
     else:
-        trigger = rng.choice(("every 3600", "every 7200", "every 14400", "at 06:00", "cron 30 4 * * *", "daily"))
+        trigger = rng.choice(
+            ("every 3600", "every 7200", "every 14400", "at 06:00", "cron 30 4 * * *", "daily")
+        )
     return managed(
         name,
         "simulated:worker",
@@ -116,7 +153,10 @@ def _readiness(rng: Random) -> Readiness | None:
     if rng.random() < 0.85:
         return None
     return Readiness(
-        "simulated:ready", every_s=rng.choice((120.0, 300.0)), timeout_s=60.0, wait_timeout_s=rng.choice((None, 900.0))
+        "simulated:ready",
+        every_s=rng.choice((120.0, 300.0)),
+        timeout_s=60.0,
+        wait_timeout_s=rng.choice((None, 900.0)),
     )
 
 
@@ -124,10 +164,20 @@ def _loose(rng: Random, others: list[Process]) -> list[Process]:
     """Processes outside trees: on their own past, and across granularities."""
     found = []
     if rng.random() < 0.5:
-        found.append(_managed(rng, "self", rng.choice(("hourly", "daily")), rng.choice((1, 4)), depends_on=[after("self", -1)]))
+        found.append(
+            _managed(
+                rng,
+                "self",
+                rng.choice(("hourly", "daily")),
+                rng.choice((1, 4)),
+                depends_on=[after("self", -1)],
+            )
+        )
     if rng.random() < 0.6:
         edges = [after(p.name, rng.choice((0, 0, -1))) for p in rng.sample(others, min(2, len(others)))]
-        found.append(_managed(rng, "across", rng.choice(("hourly", "daily")), rng.choice((1, 6)), depends_on=edges))
+        found.append(
+            _managed(rng, "across", rng.choice(("hourly", "daily")), rng.choice((1, 6)), depends_on=edges)
+        )
     return found
 
 

@@ -180,7 +180,9 @@ def _outcome(habits: Habits, rng: Random, uow: Uow, process: Process, upto: int,
     draw = rng.random()
     if uow.kind == "check":
         if draw < 0.1:
-            return Outcome(uow_id=uow.id, token=token, verb="fail", error="ValueError: no answer", duration_s=took)
+            return Outcome(
+                uow_id=uow.id, token=token, verb="fail", error="ValueError: no answer", duration_s=took
+            )
         if draw < 0.1 + habits.ready:
             return Outcome(uow_id=uow.id, token=token, verb="succeed", duration_s=took)
         return Outcome(uow_id=uow.id, token=token, verb="no_data", error="not there yet", duration_s=took)
@@ -200,7 +202,13 @@ def _outcome(habits: Habits, rng: Random, uow: Uow, process: Process, upto: int,
     cursor = str(upto) if process.machine == "continuous" else None
     more = not uow.final and upto < WHOLE and rng.random() < habits.more
     return Outcome(
-        uow_id=uow.id, token=token, verb="succeed", cursor=cursor, more=more, result={"upto": upto}, duration_s=took
+        uow_id=uow.id,
+        token=token,
+        verb="succeed",
+        cursor=cursor,
+        more=more,
+        result={"upto": upto},
+        duration_s=took,
     )
 
 

@@ -57,7 +57,9 @@ class Operator:
             if target is not None:
                 self.submit(verb, target, arguments)
 
-    def submit(self, verb: str, target: dict[str, Any], arguments: dict[str, Any] | None = None, **more: Any) -> str:
+    def submit(
+        self, verb: str, target: dict[str, Any], arguments: dict[str, Any] | None = None, **more: Any
+    ) -> str:
         """One command, by the shipped way in."""
         key = f"c{len(self.submitted)}"
         self.submitted.append(key)
@@ -87,7 +89,11 @@ class Operator:
                 holds = sorted(self.world.checker.model.holds) if self.world.checker else []
                 return ({"scope": rng.choice(holds)}, None) if holds else (None, None)
             case "suspend" | "resume":
-                names = [n for n, s in self._states().items() if s == ("scheduled" if verb == "suspend" else "suspended")]
+                names = [
+                    n
+                    for n, s in self._states().items()
+                    if s == ("scheduled" if verb == "suspend" else "suspended")
+                ]
                 return ({"process": rng.choice(sorted(names))}, None) if names else (None, None)
             case "set_max_active":
                 return {"process": rng.choice(sorted(processes))}, {"value": rng.randint(1, 4)}
@@ -119,7 +125,11 @@ class Operator:
     def _jobs(self, verb: str) -> dict[str, Any] | None:
         checker = self.world.checker
         assert checker is not None
-        jobs = [j for j in checker.model.jobs.values() if self.world.context.processes[j.process].kind == "managed" or verb in ("kill", "retry", "hold")]
+        jobs = [
+            j
+            for j in checker.model.jobs.values()
+            if self.world.context.processes[j.process].kind == "managed" or verb in ("kill", "retry", "hold")
+        ]
         if verb in ("kill", "retry"):
             wanted = [j for j in jobs if j.state in ("in_progress", "final_run")]
         elif verb in ("skip", "run_now"):

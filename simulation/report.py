@@ -90,8 +90,16 @@ def rehearse(
     stage = Stage(from_there(context, begin), begin, (end - begin) / timedelta(days=1), LOOK)
     run = _Rehearsal(seed, stage)
     run.world.habits = Habits(
-        fails=fail, permanent=0.0, noop=0.0, cancels=0.0, more=0.0, late_data=0.0, slow=0.0, ready=0.9,
-        fixed_s=duration_s, mean_s=60.0,
+        fails=fail,
+        permanent=0.0,
+        noop=0.0,
+        cancels=0.0,
+        more=0.0,
+        late_data=0.0,
+        slow=0.0,
+        ready=0.9,
+        fixed_s=duration_s,
+        mean_s=60.0,
     )
     report = Report(begin, end)
     with window_of(LOOK):

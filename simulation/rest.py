@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from simulation.checker import SLICED, Checker
-from simulation.executor import WHOLE
-from simulation.model import FINISHED, PEOPLE, Broken, JobView
-
 from scheduler.core.job import Job
 from scheduler.core.ports import Where
 from scheduler.core.trigger import parse_trigger
 from scheduler.core.uow import Uow
+from simulation.checker import SLICED, Checker
+from simulation.executor import WHOLE
+from simulation.model import FINISHED, PEOPLE, Broken, JobView
 
 
 def check_rest(checker: Checker) -> None:
@@ -34,8 +33,15 @@ def check_records(checker: Checker) -> None:
     for uow in uows:
         checker.same_uow(uow)
         if uow.dirty or uow.copied != uow.history_n:
-            raise Broken(8, f"{uow.id}: {uow.history_n - uow.copied} lines were never copied", f"{uow.process}@{uow.timeperiod}")
-    for what, stored, told in (("jobs", len(jobs), len(checker.model.jobs)), ("uows", len(uows), len(checker.model.uows))):
+            raise Broken(
+                8,
+                f"{uow.id}: {uow.history_n - uow.copied} lines were never copied",
+                f"{uow.process}@{uow.timeperiod}",
+            )
+    for what, stored, told in (
+        ("jobs", len(jobs), len(checker.model.jobs)),
+        ("uows", len(uows), len(checker.model.uows)),
+    ):
         if stored != told:
             raise Broken(8, f"{stored} {what} are stored, the events tell of {told}")
 
@@ -46,7 +52,9 @@ def check_units(checker: Checker) -> None:
         state = checker.model.processes.get(uow.process)
         if uow.state == "invalid" and state != "scheduled":
             continue
-        raise Broken(4, f"at rest {uow.id} is {uow.state} (its process is {state})", f"{uow.process}@{uow.timeperiod}")
+        raise Broken(
+            4, f"at rest {uow.id} is {uow.state} (its process is {state})", f"{uow.process}@{uow.timeperiod}"
+        )
 
 
 def check_periods(checker: Checker) -> None:
@@ -101,10 +109,15 @@ def check_newest(checker: Checker, job: JobView) -> None:
     for _, rows in checker.related(job):
         for id_, row in rows:
             if row is None or not row.finished:
-                raise Broken(3, f"at rest {job.id} is {job.state}, and its input {id_} is not finished", job.id, id_)
+                raise Broken(
+                    3, f"at rest {job.id} is {job.state}, and its input {id_} is not finished", job.id, id_
+                )
             if row.settled > job.requested:
                 raise Broken(
-                    3, f"at rest {job.id} was requested at {job.requested}, its input {id_} finished at {row.settled}", job.id, id_
+                    3,
+                    f"at rest {job.id} was requested at {job.requested}, its input {id_} finished at {row.settled}",
+                    job.id,
+                    id_,
                 )
 
 
@@ -120,6 +133,10 @@ def check_sink(checker: Checker, job: JobView) -> None:
         if len(rows) != WHOLE:
             raise Broken(3, f"{job.id} is processed, and its sink holds {len(rows)} of {WHOLE} parts", job.id)
         if old:
-            raise Broken(3, f"{job.id} holds parts written by run {old[0][0]}, it was reopened after run {job.first_run}", job.id)
+            raise Broken(
+                3,
+                f"{job.id} holds parts written by run {old[0][0]}, it was reopened after run {job.first_run}",
+                job.id,
+            )
     elif process.machine not in SLICED and not rows:
         raise Broken(3, f"{job.id} is processed, and its sink is empty", job.id)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -75,7 +75,9 @@ def window_of(look: int) -> Iterator[None]:
 class Run:
     """The course of one seed."""
 
-    def __init__(self, seed: int, *, given: Stage | None = None, script: Script | None = None, calm: bool = False) -> None:
+    def __init__(
+        self, seed: int, *, given: Stage | None = None, script: Script | None = None, calm: bool = False
+    ) -> None:
         self.seed = seed
         self.stage = given or stage(seed)
         self.world = World(seed, self.stage.context, self.stage.begin)
@@ -86,7 +88,9 @@ class Run:
         if not calm:
             self.world.odds = Odds.drawn(self.rng)
             self.world.lease_s = self.rng.choice((300.0, 900.0, 1800.0))
-        self.schedulers = [SchedulerActor(self.world, f"s{n}", 600.0, 900.0) for n in (1, 2)[: 1 if calm else 2]]
+        self.schedulers = [
+            SchedulerActor(self.world, f"s{n}", 600.0, 900.0) for n in (1, 2)[: 1 if calm else 2]
+        ]
         queues = (("default", "slow"), ("default",), ("slow", "default"))
         self.workers = [WorkerActor(self.world, f"w{n}", queues[n - 1], 2) for n in (1, 2, 3)]
         self.operator: Operator | None = None
@@ -121,7 +125,9 @@ class Run:
             self._weather()
             self.world.run(self.stage.days * 86400)
             self._calm_down()
-            self.world.run(self.rng.choice((0, 0, 3600, 4 * 3600)))  # at 0 only the sweep can mend what is left
+            self.world.run(
+                self.rng.choice((0, 0, 3600, 4 * 3600))
+            )  # at 0 only the sweep can mend what is left
         self._stop_time()
         self.rest()
         check_rest(self.checker)
@@ -134,9 +140,13 @@ class Run:
     def _weather(self) -> None:
         rng, seconds = self.rng, self.stage.days * 86400
         for _ in range(rng.randint(0, 4)):
-            self.world.at(rng.uniform(0, seconds), lambda: self._outage("store_away", rng.expovariate(1 / 300)))
+            self.world.at(
+                rng.uniform(0, seconds), lambda: self._outage("store_away", rng.expovariate(1 / 300))
+            )
         for _ in range(rng.randint(0, 4)):
-            self.world.at(rng.uniform(0, seconds), lambda: self._outage("broker_away", rng.expovariate(1 / 900)))
+            self.world.at(
+                rng.uniform(0, seconds), lambda: self._outage("broker_away", rng.expovariate(1 / 900))
+            )
         for _ in range(rng.choice((0, 0, 1, 2))):
             self.world.at(rng.uniform(0, seconds), lambda: self.world.jump(rng.choice((30, 3000, 20_000))))
         for _ in range(rng.choice((0, 0, 1, 2))):
@@ -196,7 +206,9 @@ class Run:
         for _ in range(MOST_CHUNKS):
             seq = self.checker.model.seq
             self.world.run(CHUNK_S)
-            waits = self.world.store.count(Uow, (Where("state", "in", ("requested", "in_progress")),)).get((), 0)
+            waits = self.world.store.count(Uow, (Where("state", "in", ("requested", "in_progress")),)).get(
+                (), 0
+            )
             still = still + 1 if self.checker.model.seq == seq and not waits else 0
             if still >= 3:
                 return
@@ -209,7 +221,9 @@ class Run:
         found = hashlib.sha256()
         events = self.world.store.find(Event, (), ("source", "seq"))
         for e in events:
-            text = json.dumps([e.seq, e.kind, e.process, e.timeperiod, e.uow, e.actor, e.at.isoformat(), e.data])
+            text = json.dumps(
+                [e.seq, e.kind, e.process, e.timeperiod, e.uow, e.actor, e.at.isoformat(), e.data]
+            )
             found.update(text.encode())
         return found.hexdigest()[:16], len(events)
 
@@ -218,7 +232,11 @@ class Run:
         where: list[Where] = []
         names = {job.partition("@")[::2] for job in jobs}
         events = self.world.store.find(Event, where, ("-seq",), None if names else STORY)
-        chosen = [e for e in events if not names or (e.process, e.timeperiod) in names or e.kind.startswith(("hold", "command"))]
+        chosen = [
+            e
+            for e in events
+            if not names or (e.process, e.timeperiod) in names or e.kind.startswith(("hold", "command"))
+        ]
         chosen = sorted(chosen[:STORY], key=lambda e: e.seq)
         lines = [(e.at, f"{e.seq:>6}  {line(e)}  {_data(e)}") for e in chosen]
         since = chosen[0].at if chosen else self.stage.begin
@@ -227,10 +245,14 @@ class Run:
 
 
 def _data(event: Event) -> str:
-    data = {k: v for k, v in (event.data or {}).items() if k in ("state", "run", "attempt", "reason", "version", "target", "scope")}
+    data = {
+        k: v
+        for k, v in (event.data or {}).items()
+        if k in ("state", "run", "attempt", "reason", "version", "target", "scope")
+    }
     return json.dumps(data) if data else ""
 
 
-def run_seed(seed: int, patch: Callable[[], None] | None = None) -> Result:
-    """Play one seed."""
-    return Run(seed).play()
+def run_seed(seed: int, **theme: str) -> Result:
+    """Play one seed; `theme` as in `contexts.stage`."""
+    return Run(seed, given=stage(seed, **theme)).play()

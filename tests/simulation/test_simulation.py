@@ -28,7 +28,9 @@ def test_no_seed_breaks_an_invariant() -> None:
         results = list(pool.imap_unordered(run_seed, range(SEEDS)))
     broken = [result for result in results if not result.ok]
     story = "\n".join(broken[0].story) if broken else ""
-    assert not broken, f"seeds {sorted(r.seed for r in broken)}; seed {broken[0].seed}: {broken[0].text}\n{story}"
+    assert not broken, (
+        f"seeds {sorted(r.seed for r in broken)}; seed {broken[0].seed}: {broken[0].text}\n{story}"
+    )
     total: dict[str, int] = {}
     for result in results:
         for what, number in result.counts.items():
@@ -44,7 +46,9 @@ def test_a_seed_is_a_recipe() -> None:
     digests = set()
     for hashes in ("1", "2"):
         env = {**os.environ, "PYTHONHASHSEED": hashes}
-        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True
+        )
         digests.add(done.stdout.strip())
     assert len(digests) == 1
 
