@@ -95,9 +95,8 @@ def _sum_up(results: list[Result], as_json: bool) -> int:
         print(json.dumps({"seeds": rows, "totals": total, "broken": [r.seed for r in broken]}, indent=2))
     else:
         if len(results) == 1:
-            print(
-                f"seed {results[0].seed}: {results[0].jobs} jobs, {results[0].events:,} events, hash {results[0].digest}"
-            )
+            only = results[0]
+            print(f"seed {only.seed}: {only.jobs} jobs, {only.events:,} events, hash {only.digest}")
         print(", ".join(f"{number:,} {what}" for what, number in sorted(total.items())))
         print(f"{len(results)} seeds, {len(broken)} broken" + "".join(f" {r.seed}" for r in broken))
     return EXIT_BROKEN if broken else 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 from scheduler.core.process import Context, Process
@@ -95,9 +96,7 @@ class Almanac:
         needs: list[Need] = []
         for tree in context.trees.values():
             members = sorted((self.managed[n] for n in tree.processes), key=_length)
-            needs += [
-                Need(up.name, low.name, "child", 0) for low, up in zip(members, members[1:], strict=False)
-            ]
+            needs += [Need(up.name, low.name, "child", 0) for low, up in pairwise(members)]
             for other in tree.depends_on:
                 needs += [
                     Need(mine, theirs, "dependency", 0)

@@ -182,19 +182,19 @@ def _loose(rng: Random, others: list[Process]) -> list[Process]:
 
 
 def _freeruns(rng: Random) -> list[Process]:
-    found = []
-    for name in ("free", "late_free")[: rng.choice((0, 1, 2))]:
-        found.append(
-            freerun(
-                name,
-                "simulated:worker",
-                trigger=rng.choice((None, "every 5400", "every 10800", "cron 15 */4 * * *")),
-                overlap=rng.choice(("skip", "queue", "allow")),
-                catchup=rng.choice(("last", "none", "all")),
-                max_active=rng.choice((1, 1, 3)),
-                queue=rng.choice(("default", "slow")),
-                retry=_retry(rng),
-                readiness=_readiness(rng),
-            )
-        )
-    return found
+    names = ("free", "late_free")[: rng.choice((0, 1, 2))]
+    return [_freerun(rng, name) for name in names]
+
+
+def _freerun(rng: Random, name: str) -> Process:
+    return freerun(
+        name,
+        "simulated:worker",
+        trigger=rng.choice((None, "every 5400", "every 10800", "cron 15 */4 * * *")),
+        overlap=rng.choice(("skip", "queue", "allow")),
+        catchup=rng.choice(("last", "none", "all")),
+        max_active=rng.choice((1, 1, 3)),
+        queue=rng.choice(("default", "slow")),
+        retry=_retry(rng),
+        readiness=_readiness(rng),
+    )

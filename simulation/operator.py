@@ -77,6 +77,10 @@ class Operator:
         )
         return key
 
+    def worker_died(self, owner: str) -> None:
+        """What a supervisor says that saw it."""
+        self.submit("worker_died", {"owner": owner})
+
     def _target(self, verb: str) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
         rng, processes = self.rng, self.world.context.processes
         match verb:

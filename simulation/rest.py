@@ -6,9 +6,10 @@ from scheduler.core.job import Job
 from scheduler.core.ports import Where
 from scheduler.core.trigger import parse_trigger
 from scheduler.core.uow import Uow
-from simulation.checker import SLICED, Checker
+from simulation.checker import Checker
 from simulation.executor import WHOLE
 from simulation.model import FINISHED, PEOPLE, Broken, JobView
+from simulation.rules import SLICED
 
 
 def check_rest(checker: Checker) -> None:

@@ -184,7 +184,7 @@ class Run:
         actor.die("by a kill")
         if owner and self.rng.random() < 0.5 and self.operator is not None:
             operator = self.operator
-            self.world.at(2.0, lambda: operator.submit("worker_died", {"owner": owner}))
+            self.world.at(2.0, lambda: operator.worker_died(owner))
 
     def _calm_down(self) -> None:
         world = self.world
@@ -212,7 +212,7 @@ class Run:
             still = still + 1 if self.checker.model.seq == seq and not waits else 0
             if still >= 3:
                 return
-        raise Broken(4, "the world does not come to rest", *list(self.checker.model.jobs)[:0])
+        raise Broken(4, "the world does not come to rest")
 
     # -- telling ----------------------------------------------------------------------------------
 

@@ -142,9 +142,9 @@ class World:
     def _writes(self, execution: Execution) -> None:
         """The moment at which its code writes, if it still lives and the guard did not end it."""
         alive = execution.over is None or execution.over >= execution.ends_at
-        if alive and execution.lease_ends >= execution.ends_at and execution.outcome.verb == "succeed":
-            if execution.uow.kind == "work":
-                self.sink.write(execution)
+        writes = execution.outcome.verb == "succeed" and execution.uow.kind == "work"
+        if alive and writes and execution.lease_ends >= execution.ends_at:
+            self.sink.write(execution)
 
     def ended(self, execution: Execution) -> None:
         """An execution is over."""

@@ -111,7 +111,7 @@ MUTANTS = {
         strategy._discrete_again, "if last_settled(s, spans) >= job.requested_seq:", "if False:"
     ),
     "max_active is not looked at": Mutant(strategy._place, "under_way < limit", "True"),
-    "holds are not looked at": Mutant(Slice.hold_on, "holds = self.known.holds", "return None; holds = {}"),
+    "holds are not looked at": Mutant(Slice.holds_on, "if not holds:", "if True:"),
     "suspension is not looked at": Mutant(
         strategy._own_blockers, 'row is None or row.state != "scheduled"', "row is None"
     ),

@@ -54,15 +54,15 @@ def test_a_seed_is_a_recipe() -> None:
 
 
 def small() -> Stage:
-    """Three hours, their day, and a neighbour that stands on yesterday's: small enough to die everywhere."""
-    begin = datetime(2026, 1, 31, 21, 30, tzinfo=UTC)
+    """Two hours, their day, and a neighbour that stands on them: small enough to die everywhere."""
+    begin = datetime(2026, 1, 31, 22, 40, tzinfo=UTC)
     processes = [
         managed("h", "m:f", "hourly", state_machine="continuous", trigger="every 1800", max_active=2),
         managed("d", "m:f", "daily", blocking="children", trigger="every 3600"),
         managed("n", "m:f", "hourly", blocking="dependencies", depends_on=[after("h")], trigger="every 3600"),
     ]
-    found = context(processes, [tree("t", ["h", "d"])], (), "2026013121")
-    return Stage(found, begin, 0.2, 3)
+    found = context(processes, [tree("t", ["h", "d"])], (), "2026013122")
+    return Stage(found, begin, 0.08, 3)
 
 
 def dies_at(script: tuple[str, int]) -> tuple[str, int, Result, int]:
