@@ -61,8 +61,8 @@ def test_every_cell(lifecycle: Lifecycle) -> None:
 def test_terminal_stays_terminal() -> None:
     for state in UOW_FINISHED:
         assert UOW.verbs(state) == ()
-    for state in JOB_FINISHED:
-        assert set(JOB.verbs(state)) <= {"reprocess", "mark_done"}
+    for finished in JOB_FINISHED:
+        assert set(JOB.verbs(finished)) <= {"reprocess", "mark_done"}
     assert PROCESS.verbs("deleted") == ("delete",)
 
 
