@@ -34,10 +34,10 @@ class Gatherer:
             elif item.kind in ("uow", "resend"):
                 uows.append(item.what)
                 jobs.append(job_of(item.what))
-        if s.active is None:
-            self._active(s)
         self._uows(s, uows)
         self._jobs(s, jobs)
+        if s.active is None:  # last: what a worker finished meanwhile holds no place
+            self._active(s)
 
     def gather(self, s: Slice, wants: Sequence[tuple[Any, ...]]) -> None:
         """Gather what was absent; each want once."""

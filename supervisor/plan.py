@@ -26,7 +26,7 @@ from enum import StrEnum
 
 START_S = 1.0
 STEADY_S = 60.0
-DELAY_S = 1.0
+DELAY_S = 0.25
 DELAY_MAX_S = 60.0
 
 START_ORDER = ("supervisor", "scheduler", "mx", "worker", "daemon")

@@ -97,7 +97,7 @@ def test_a_silent_scheduler_is_killed_and_started_again() -> None:
 
 
 def test_the_delay_doubles_up_to_a_minute() -> None:
-    assert [delay_of(n) for n in (1, 2, 3, 6, 7, 8, 1000)] == [1, 2, 4, 32, 60, 60, 60]
+    assert [delay_of(n) for n in (1, 2, 3, 6, 7, 8, 1000)] == [0.25, 0.5, 1, 8, 16, 32, 60]
 
 
 def lives(count: int, length: float) -> Observed:
