@@ -39,6 +39,9 @@ def run(args: argparse.Namespace) -> int:
     """Start, and say what runs now. Raises SchedulerError."""
     site = Site(overrides_of(args))
     name = None if args.name == SUPERVISOR else args.name
+    for word in args.arguments:
+        if word.startswith("-"):
+            raise InvalidRequest(f"there is no option {word!r}; `launch.py start --help` names them")
     if args.arguments and not (args.foreground and name):
         raise InvalidRequest(
             f"{args.arguments[0]!r} is not understood; only a daemon in the foreground takes name=value"
