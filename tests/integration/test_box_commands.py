@@ -252,7 +252,7 @@ def test_one_process_in_the_foreground_with_arguments(project: Project) -> None:
     assert "takes no arguments" in project.refused("start", "meter_hourly", "--foreground", "b=2")
     assert "is for boxes ['other-*']" in project.refused("start", "elsewhere", "--foreground")
     assert "there is no process 'nobody'" in project.refused("start", "nobody", "--foreground")
-    assert "name=value" in project.refused("start", "show", "--foregruond")
+    assert "no option '--foregruond'" in project.refused("start", "show", "--foregruond")
 
 
 BAD = {
