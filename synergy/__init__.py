@@ -16,6 +16,8 @@ from scheduler.core.errors import ConfigError, DeadlineExceeded, LeaseLost, Perm
 from scheduler.core.process import Readiness, Retry, after, daemon, freerun, managed, queue, script, tree
 from worker.api import Cancel, Daemon, Noop, Processed, Task, Worker
 from worker.sink import sql_sink
+from worker.sink_file import file_sink
+from worker.sink_mongo import mongo_sink
 
 _path.put_last()  # and now last: what is not imported yet is everybody else's
 
@@ -35,8 +37,10 @@ __all__ = [
     "Worker",
     "after",
     "daemon",
+    "file_sink",
     "freerun",
     "managed",
+    "mongo_sink",
     "queue",
     "script",
     "sql_sink",

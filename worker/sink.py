@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from scheduler.core.errors import ConfigError, LeaseLost
-from worker.api import Task
+from worker.api import SinkToken, Task
 
 BUSY_S = 60.0  # how long a SQLite sink waits for other writers
 
@@ -139,10 +139,14 @@ def _claim(execute: Callable[[str, tuple[Any, ...]], Any], task: Task, *places: 
     if row is None:
         execute(_INSERT.format(*marks), (*token, *key))
         return
-    seen = (int(row[0]), int(row[1]))
-    if token < seen:
-        raise LeaseLost(
-            f"{task.process}@{task.timeperiod}: a newer execution (run {seen[0]}, version {seen[1]}) has written"
-            f" already; run {token[0]}, version {token[1]} may not any more"
-        )
+    refuse_older(task, SinkToken(int(row[0]), int(row[1])))
     execute(_UPDATE.format(*marks), (*token, *key))
+
+
+def refuse_older(task: Task, seen: SinkToken) -> None:
+    """Raises LeaseLost if `seen`, the largest token that has written for this job, is larger than the task's."""
+    if task.token < seen:
+        raise LeaseLost(
+            f"{task.process}@{task.timeperiod}: a newer execution (run {seen.run}, version {seen.version}) has written"
+            f" already; run {task.token.run}, version {task.token.version} may not any more"
+        )

@@ -24,7 +24,7 @@ BANNED_IN_CORE = {
 }
 BANNED_CALLS = {"now", "utcnow", "today", "sleep", "open", "print"}
 DRIVERS = {
-    "pymongo": ("db",),
+    "pymongo": ("db", "worker"),  # the worker: its sink helpers
     "sqlalchemy": ("db", "worker"),
     "pika": ("mq",),
     "sqlite3": ("db", "mq", "worker", "bench"),
