@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from scheduler.core.command import Command
 from scheduler.core.event import Event
 from scheduler.core.job import Job
 from scheduler.core.ports import Outgoing, Where
-from scheduler.core.records import Hold, Lease
+from scheduler.core.records import Hold, Lease, ProcessRow
 from scheduler.core.uow import Uow, job_of
 from simulation.almanac import Almanac, Period
 from simulation.executor import Execution
@@ -44,6 +45,7 @@ class Checker(JobRules):
         self.store = world.store
         self.almanac = Almanac(world.context)
         self.model = Model()
+        self.frontiers: dict[str, datetime | None] = {}  # as the last commit left them; no event tells
         self._begin_commit()
 
     def _begin_commit(self) -> None:
@@ -52,7 +54,8 @@ class Checker(JobRules):
         self.touched_uows: dict[str, None] = {}
         self.commands: list[tuple[str, dict[str, Any]]] = []
         self.rows: dict[str, Uow] = {}
-        self.run_now = self.submitted = False
+        self.at_once: set[str] = set()  # jobs that a run_now of this commit requested
+        self.submitted = False
 
     # -- a commit ---------------------------------------------------------------------------------
 
@@ -63,23 +66,42 @@ class Checker(JobRules):
             raise Broken(12, f"{holder} committed while {lease.holder} leads (token {lease.token})")
         where = (Where("source", "=", "scheduler"), Where("seq", ">", self.model.seq))
         events = self.store.find(Event, where, ("seq",))
-        if not events:
-            return
+        if events:
+            self._follow(events)
+        self.frontiers = dict(self.store.select(ProcessRow, ("name", "frontier")))
+
+    def _follow(self, events: Sequence[Event]) -> None:
         self._begin_commit()
         ids = sorted({e.uow for e in events if e.uow is not None})
         if ids:
             self.rows = {u.id: u for u in self.store.find(Uow, (Where("id", "in", ids),))}
         verbs = {(e.data or {}).get("verb") for e in events if e.kind == "command.done"}
-        self.run_now, self.submitted = "run_now" in verbs, bool(verbs & {"run_now", "submit"})
+        self.submitted = bool(verbs & {"run_now", "submit"})
+        hurried = self._run_now(events) if "run_now" in verbs else {}
         for event in events:
             if event.seq != self.model.seq + 1:
                 raise Broken(8, f"event {event.seq} follows event {self.model.seq}")
             self.model.seq = event.seq
             self._event(event)
+            for id_ in hurried.get(event.seq, ()):
+                self.model.jobs[id_].hurried = True
         self._compare()
         self._in_flight(events)
         for verb, target in self.commands:
             self._cascade(verb, target)
+
+    def _run_now(self, events: Sequence[Event]) -> dict[int, list[str]]:
+        """What each run_now of this commit came to: jobs requested at once, and those whose readiness is asked
+        first, by the number of the command's event; no event tells which, the command's row does."""
+        asked: dict[int, list[str]] = {}
+        for event in events:
+            data = event.data or {}
+            if event.kind == "command.done" and data.get("verb") == "run_now":
+                command = self.store.get(Command, str(data.get("command")))
+                rows = (command.outcome or {}).get("jobs", ()) if command is not None else ()
+                self.at_once |= {row["job"] for row in rows if row["effect"] != "check"}
+                asked[event.seq] = [row["job"] for row in rows if row["effect"] == "check"]
+        return asked
 
     def _event(self, event: Event) -> None:
         entity, _, verb = event.kind.partition(".")
@@ -287,6 +309,7 @@ class Checker(JobRules):
             self._decided(event, job, verb)
         elif verb == "skip" and not by_people and data.get("reason") not in PEOPLE:
             self._skipped(event, job, str(data.get("reason")))
+        job.hurried = False
         ended_by_person = self._by_person(job)
         job.state, job.version, job.reason = state, job.version + 1, data.get("reason")
         if verb.startswith("dispatch"):

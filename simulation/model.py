@@ -66,6 +66,7 @@ class JobView:
     first_run: int = 0  # the last run before it was reopened
     produced: bool = False
     ready: bool = False
+    hurried: bool = False  # an operator said run now, and its readiness is asked first
     cursor: str | None = None
     ticked: datetime | None = None  # business time of its last dispatch
 

@@ -28,7 +28,8 @@ class JobRules:
     almanac: Almanac
     model: Model
     rows: dict[str, Uow]  # those that this commit touched
-    run_now: bool  # an operator's run_now is in this commit
+    at_once: set[str]  # jobs that a run_now of this commit requested
+    frontiers: dict[str, datetime | None]  # before this commit
 
     def related(
         self, job: JobView, *, up: bool = False
@@ -112,8 +113,14 @@ class JobRules:
             children
             and not job.produced
             and all(row is not None and row.finished and row.state == "skipped" for row in children)
+            and all(row is not None and self._is_behind_frontier(row) for row in children)
         ):
             raise Broken(3, f"{job.id} was dispatched, and all its children are skipped", job.id)
+
+    def _is_behind_frontier(self, job: JobView) -> bool:
+        """Its row was due. Rows may be made ahead, to be skipped: such children are not all there are yet."""
+        frontier = self.frontiers.get(job.process)
+        return frontier is not None and job.period.start < frontier
 
     def _no_skipped_dependency(self, job: JobView, what: str) -> None:
         for need, rows in self.related(job):
@@ -121,9 +128,15 @@ class JobRules:
                 if need.kind == "dependency" and row is not None and row.state == "skipped":
                     raise Broken(3, f"{what} of {job.id}, whose dependency {id_} is skipped", job.id, id_)
 
+    def _is_hurried(self, job: JobView) -> bool:
+        """An operator said run now: its trigger is not waited for, its readiness and its inputs are."""
+        return job.hurried or job.id in self.at_once
+
     def _tick(self, event: Event, process: Process, job: JobView) -> None:
         trigger = process.trigger
-        if trigger is None or trigger.kind != "every" or job.process in self.model.triggers or self.run_now:
+        if trigger is None or trigger.kind != "every" or job.process in self.model.triggers:
+            return
+        if self._is_hurried(job):
             return
         row = self.rows.get(job.before or "") or (self.store.get(Uow, job.before) if job.before else None)
         if row is not None and row.more:
@@ -138,7 +151,7 @@ class JobRules:
     def _fired(self, event: Event, process: Process, job: JobView) -> None:
         text = self.model.triggers.get(job.process)
         trigger = parse_trigger(text) if text is not None else process.trigger
-        if trigger is None or trigger.kind == "every" or self.run_now:
+        if trigger is None or trigger.kind == "every" or self._is_hurried(job):
             return
         fire = trigger.first_at_or_after(job.period.end)
         if fire is None or fire > event.business_at:

@@ -125,6 +125,7 @@ MUTANTS = {
     "a trigger of the clock is not waited for": Mutant(
         strategy._trigger, "fire = process.trigger", "return []; fire = process.trigger"
     ),
+    "run now is for ever": Mutant(decide.dispatch, "more=False,", "more=job.more,"),
     "slices run without a tick": Mutant(
         strategy.slice_due, "if job.dispatched_at is None:", "return job.start\n    if False:"
     ),
