@@ -12,7 +12,12 @@ from scheduler.core.errors import ConfigError
 from scheduler.core.ports import Clock, Store
 
 # scheme of the URL -> module with `open_adapter(url, clock=…, synchronous=…, maintain=…)`
-ADAPTERS = {"sqlite": "db.sqlite"}
+ADAPTERS = {
+    "sqlite": "db.sqlite",
+    "postgresql": "db.postgres",
+    "mariadb": "db.mariadb",
+    "mysql": "db.mariadb",
+}
 
 
 def open_store(url: str, *, clock: Clock, synchronous: str = "NORMAL", maintain: bool = False) -> Store:

@@ -51,6 +51,7 @@ def _version(database: Database, statements: Statements, session: Session) -> in
 
 def create_schema(database: Database, statements: Statements, session: Session) -> None:
     """Create what is absent, inside the transaction that the session has begun."""
+    database.prepare_schema(session)
     if is_complete(database, statements, session):  # somebody else was faster
         return
     for kind in sorted(TABLES, key=lambda kind: kind is not Fact):

@@ -65,6 +65,12 @@ class Index:
     columns: tuple[str, ...]
     where: tuple[Where, ...] = ()
 
+    @property
+    def columns_in_full(self) -> tuple[str, ...]:
+        """The columns where there are no partial indexes: first those that `where` gives words for."""
+        head = [condition.field for condition in self.where if condition.op in ("=", "in")]
+        return tuple(dict.fromkeys((*head, *self.columns)))
+
 
 @dataclass(frozen=True)
 class Table:
@@ -80,7 +86,7 @@ class Table:
     def columns(self) -> tuple[Column, ...]:
         """A column for each field of the dataclass, in its order."""
         hints = get_type_hints(self.kind)
-        indexed = {*self.key, *(name for index in self.indexes for name in index.columns)}
+        indexed = {*self.key, *(name for index in self.indexes for name in index.columns_in_full)}
         return tuple(_column(field.name, hints[field.name], indexed) for field in fields(self.kind))
 
     @cached_property

@@ -82,6 +82,9 @@ class Database(ABC):
     def prepare(self) -> None:
         """Before the schema is looked at: may refuse (ConfigError) what is not ours, untouched."""
 
+    def prepare_schema(self, session: Session) -> None:
+        """At the beginning of the transaction that makes the schema: one such transaction at a time."""
+
     def settle(self, session: Session) -> None:
         """Settings that belong to a whole database of ours, made once it is known to be ours."""
 

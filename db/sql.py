@@ -101,7 +101,9 @@ class SqlTransaction:
         statement, values = self._store.query(kind, None, where, order, limit)
         self._store.counts.queries += 1
         try:
-            return statement.read(self._session.query(statement.sql, values))
+            return statement.read(
+                self._session.query(statement.sql + self._statements.grammar.locking, values)
+            )
         except self._store.database.driver_error as error:
             self.failed = self._store.database.translate(error)
             raise self.failed from error

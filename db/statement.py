@@ -48,6 +48,8 @@ class Grammar:
     insert_ignore: Callable[[sa.Table], Any]
     contains: Callable[[Any, Any], Any]  # column, text -> condition; case matters
     nulls_come_first: bool = True
+    partial_indexes: bool = True  # False: what the predicate compares becomes the head of the index
+    locking: str = ""  # put after a query inside a transaction: what it read stays as it is until the end
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +99,8 @@ class Statements:
         )
         for index in table.indexes:
             where = self._predicate(built, table, index)
-            sa.Index(
-                index.name, *(built.c[c] for c in index.columns), sqlite_where=where, postgresql_where=where
-            )
+            columns = index.columns if self.grammar.partial_indexes else index.columns_in_full
+            sa.Index(index.name, *(built.c[c] for c in columns), sqlite_where=where, postgresql_where=where)
         return built
 
     def _predicate(self, built: sa.Table, table: Table, index: Index) -> Any:

@@ -1,0 +1,286 @@
+"""PostgreSQL as the store, 13 or newer, through psycopg 3.
+
+Isolation is READ COMMITTED: every write of ours is a compare-and-set, which the server evaluates again on the
+newest row after it waited for it, and what a transaction reads it locks (`locking`). A stricter level would
+only add errors to repeat. Deadlocks are Conflicts.
+
+A leader that is stopped in the middle of a transaction would hold its rows for ever. So the server ends what
+lies idle in a transaction for `idle_s` (one lease); and it waits for a lock no longer than `LOCK_TIMEOUT_S`.
+
+Text is compared by code point: COLLATE "C". PostgreSQL keeps no NUL in text; it is written as \\x01\\x01, and
+\\x01 as \\x01\\x02, which leaves the order as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+from psycopg import conninfo, errors
+from sqlalchemy.dialects import postgresql as dialect
+
+from db.codec import Converter, decode_json, decode_time, encode_json, encode_time
+from db.server import (
+    CONNECT_TIMEOUT_S,
+    LOCK_TIMEOUT_S,
+    Address,
+    ServerClock,
+    address_of,
+    given_now,
+    one_line,
+)
+from db.session import Database, Pool, Session, SessionPool, Values
+from db.sql import SqlStore
+from db.statement import Grammar
+from scheduler.core.errors import ConfigError, Conflict, StoreUnavailable
+from scheduler.core.ports import Clock, Store
+
+EXAMPLE = "postgresql://user:password@host:port/database"
+SCHEMA_LOCK = 0x53594E45  # of pg_advisory_xact_lock: who creates the schema
+
+_NUL, _ONE = "\x00", "\x01"
+
+
+def encode_text(text: str) -> str:
+    """Text without NUL."""
+    if _NUL in text or _ONE in text:
+        return text.replace(_ONE, "\x01\x02").replace(_NUL, "\x01\x01")
+    return text
+
+
+def decode_text(text: str) -> str:
+    """The text that was encoded."""
+    if _ONE in text:
+        return text.replace("\x01\x01", _NUL).replace("\x01\x02", _ONE)
+    return text
+
+
+_PLAIN = Converter(None, None)
+_TEXT = Converter(encode_text, decode_text)
+GRAMMAR = Grammar(
+    dialect=dialect.dialect(paramstyle="format"),
+    types={
+        "key": sa.Text(collation="C"),
+        "text": sa.Text(collation="C"),
+        "json": sa.Text(collation="C"),
+        "int": sa.BigInteger(),
+        "time": sa.BigInteger(),  # milliseconds since 1970, UTC
+        "float": sa.Double(),
+        "bool": sa.Boolean(),
+    },
+    converters={
+        "key": _TEXT,
+        "text": _TEXT,
+        "int": _PLAIN,
+        "float": _PLAIN,
+        "bool": _PLAIN,
+        "time": Converter(encode_time, decode_time),
+        "json": Converter(encode_json, decode_json),
+    },
+    insert_ignore=lambda table: dialect.insert(table).on_conflict_do_nothing(),
+    contains=lambda column, text: sa.func.strpos(column, text) > sa.literal_column("0"),
+    nulls_come_first=False,
+    locking=" FOR UPDATE",
+)
+
+# what a state or a class of states means to people; the longest that fits is taken
+_REASONS = {
+    "08": "the connection was lost",
+    "25006": "it is read-only (a standby?)",
+    "25P02": "the transaction failed before",
+    "25P03": "a transaction lay idle for longer than a lease, and the server ended it",
+    "28": "user or password is wrong",
+    "3D000": "there is no such database",
+    "3F000": "there is no such schema",
+    "42501": "the user may not do that",
+    "42P01": "it was not initialised",
+    "53100": "the disk is full",
+    "53200": "the server is out of memory",
+    "53300": "the server has too many connections",
+    "53": "the server lacks resources",
+    "55P03": "another transaction holds a lock for too long",
+    "55": "the server cannot do that now",
+    "57": "the server was interrupted, or is starting or stopping",
+    "58": "the server's disk failed",
+    "XX": "the server found something damaged",
+}
+_CONFLICTS = (errors.UniqueViolation, errors.SerializationFailure, errors.DeadlockDetected)
+
+
+class PostgresSession:
+    """One connection; a new one takes its place if it was cut while it was idle."""
+
+    def __init__(self, database: PostgresDatabase) -> None:
+        self._database = database
+        self._is_begun = False
+        self._connect()
+
+    def _connect(self) -> None:
+        self.raw = self._database.connect()
+        self._cursor = self.raw.cursor()
+
+    def query(self, sql: str, values: Values) -> list[Any]:
+        """As `Session.query`."""
+        try:
+            return self._cursor.execute(sql, values).fetchall()  # type: ignore[call-overload, no-any-return]
+        except psycopg.OperationalError:
+            if self._is_begun or not self.raw.closed:
+                raise
+        self._connect()
+        return self._cursor.execute(sql, values).fetchall()  # type: ignore[call-overload, no-any-return]
+
+    def run(self, sql: str, rows: Sequence[Values]) -> int:
+        """As `Session.run`."""
+        if len(rows) == 1:
+            self._cursor.execute(sql, rows[0] or None)  # type: ignore[call-overload]
+        else:
+            self._cursor.executemany(sql, rows)  # type: ignore[arg-type]
+        return self._cursor.rowcount
+
+    def begin(self) -> None:
+        """As `Session.begin`."""
+        try:
+            self._cursor.execute("BEGIN")
+        except psycopg.OperationalError:
+            if not self.raw.closed:
+                raise
+            self._connect()
+            self._cursor.execute("BEGIN")
+        self._is_begun = True
+
+    def commit(self) -> None:
+        """As `Session.commit`."""
+        self._is_begun = False
+        self._cursor.execute("COMMIT")
+        if self._cursor.statusmessage == "ROLLBACK":  # it was in an error: nothing was kept
+            raise errors.InFailedSqlTransaction("the server rolled it back")
+
+    def rollback(self) -> None:
+        """As `Session.rollback`."""
+        if self._is_begun:
+            self._is_begun = False
+            self._cursor.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """As `Session.close`."""
+        with suppress(psycopg.Error):
+            self.raw.close()
+
+
+class PostgresDatabase(Database):
+    """One schema (the first of the search path) of a PostgreSQL database."""
+
+    grammar = GRAMMAR
+    driver_error = psycopg.Error
+    explain = "EXPLAIN "
+
+    def __init__(self, address: Address, clock: Clock) -> None:
+        self.address = address
+        self._given = clock if address.given_clock else None
+        self._clock = ServerClock(self._ask)
+        self._pool = SessionPool(lambda: PostgresSession(self))
+        self._settings = "; ".join(
+            f"SET {name} = '{value}'"
+            for name, value in {
+                "default_transaction_isolation": "read committed",
+                "idle_in_transaction_session_timeout": f"{address.idle_s}s",
+                "lock_timeout": f"{LOCK_TIMEOUT_S}s",
+                "client_min_messages": "warning",
+            }.items()
+        )
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """A new connection that commits every statement by itself."""
+        parameters: dict[str, Any] = {
+            "application_name": "synergy",
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 30_000,
+        }
+        given = self.address.parameters
+        own = {name: value for name, value in parameters.items() if name not in given}
+        raw = psycopg.connect(self.address.url, autocommit=True, client_encoding="utf8", **own)
+        raw.prepared_max = 500
+        try:
+            raw.execute(self._settings)
+        except psycopg.Error:
+            raw.close()
+            raise
+        return raw
+
+    def pool(self) -> Pool:
+        """As `Database.pool`."""
+        return self._pool
+
+    def now(self) -> datetime:
+        """As `Database.now`."""
+        return self._clock.now() if self._given is None else given_now(self._given)
+
+    def _ask(self) -> int:
+        try:
+            session = self._pool.borrow()
+            try:
+                ((now,),) = session.query(
+                    "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint", ()
+                )
+            except BaseException:
+                self._pool.discard(session)
+                raise
+        except psycopg.Error as error:
+            raise self.translate(error) from error
+        self._pool.give(session)
+        return int(now)
+
+    def tables(self, session: Session) -> set[str]:
+        """As `Database.tables`."""
+        ((schema,),) = session.query("SELECT current_schema()", ())
+        if schema is None:
+            raise ConfigError(f"store {self.address.text}: no schema of its search_path is there: create one")
+        found = session.query(
+            "SELECT relname FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace"
+            " WHERE nspname = %s AND relkind IN ('r', 'p', 'v', 'm', 'f')",
+            (schema,),
+        )
+        return {name for (name,) in found}
+
+    def prepare_schema(self, session: Session) -> None:
+        """As `Database.prepare_schema`: two that create the same table at once would get errors."""
+        session.query("SELECT pg_advisory_xact_lock(%s)", (SCHEMA_LOCK,))
+
+    def translate(self, error: Exception) -> Exception:
+        """As `Database.translate`."""
+        if isinstance(error, _CONFLICTS):
+            return Conflict(
+                f"a record with this key exists already, or two waited for each other ({one_line(error)})"
+            )
+        state = getattr(error, "sqlstate", None)
+        if state is None:  # libpq's own: it tells whom it could not reach, and why
+            is_ours = isinstance(error, psycopg.OperationalError)
+            return self._unavailable("it cannot be reached", error) if is_ours else error
+        reason = next((_REASONS[part] for part in (state, state[:2]) if part in _REASONS), None)
+        return self._unavailable(reason, error) if reason else error
+
+    def _unavailable(self, reason: str, error: Exception) -> StoreUnavailable:
+        return StoreUnavailable(f"store {self.address.text}: {reason} ({one_line(error)})")
+
+
+def open_adapter(url: str, *, clock: Clock, synchronous: str, maintain: bool) -> Store:
+    """The store of a URL `postgresql://user:password@host:port/database`; its parameters are libpq's.
+
+    Durability is the server's own (`synchronous_commit`), and so is maintenance: both arguments do nothing.
+    """
+    scheme, _, rest = url.partition(":")
+    address = address_of(f"{scheme.partition('+')[0]}:{rest}", EXAMPLE)
+    address = address._replace(url=f"postgresql:{address.url.partition(':')[2]}")
+    try:
+        conninfo.conninfo_to_dict(address.url)
+    except psycopg.Error:
+        names = ", ".join(sorted(address.parameters))
+        raise ConfigError(f"store {address.text}: one of its parameters is not libpq's: {names}") from None
+    return SqlStore(PostgresDatabase(address, clock))
