@@ -43,6 +43,7 @@ VERBS = (
     ("kill", "end what runs for a job"),
     ("hold", "start nothing new for a job, a process, a tree or at all"),
     ("release", "lift a hold"),
+    ("late", "late data that waits because too much stands on it: list, narrow or drop it"),
     ("run-now", "run a process now, whatever its trigger says"),
     ("submit", "run a freerun process once, or make a new entry of it"),
     ("suspend", "start nothing new of a process until it is resumed"),

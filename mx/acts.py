@@ -93,6 +93,10 @@ def _check_target(site: Site, verb: str, kind: str, target: Mapping[str, Any]) -
             and name not in queries.rows_of_processes(site)
         ):
             raise NotFound(f"there is no process {name!r:.80}")
+    elif kind == "command":
+        id_ = target.get("command")
+        if not isinstance(id_, str) or site.store.get(Command, id_) is None:
+            raise NotFound(f"there is no command {id_!r:.120}; the late data that waits is on the overview")
     elif kind == "scope":
         _check_scope(site, verb, target.get("scope"))
 

@@ -326,7 +326,9 @@ def _commands(facts: Facts) -> list[Item]:
     found = []
     for command in facts.commands if facts.leading else ():
         age = (facts.real - command.submitted_at).total_seconds()
-        if age > COMMAND_SLOW_S:
+        if command.status is not None:  # late data beyond the limit: it waits for a person
+            found.append(_late(command, age))
+        elif age > COMMAND_SLOW_S:
             found.append(
                 Item(
                     key=f"command:{command.id}",
@@ -339,6 +341,20 @@ def _commands(facts: Facts) -> list[Item]:
                 )
             )
     return found
+
+
+def _late(command: Command, age: float) -> Item:
+    jobs = command.target.get("jobs") or ["?"]
+    what = jobs[0] if len(jobs) == 1 else f"{len(jobs):,} jobs"
+    return Item(
+        key=f"command:{command.id}",
+        severity="critical",
+        title=f"Late data for {what} waits for you",
+        href="/",
+        why=f"{command.message}. `launch.py late` shows it, and narrows or drops it.",
+        quote=first_line(command.reason),
+        due=f"by {command.actor}, since {duration_words(age)}",
+    )
 
 
 def _uow_item(facts: Facts, uow: Uow, **more: object) -> Item:

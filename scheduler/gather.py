@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from scheduler.core.command import Command
 from scheduler.core.job import Job
 from scheduler.core.ports import Store, Where
 from scheduler.core.slice import LOOK, Item, OpenRow, Slice
@@ -87,6 +88,14 @@ class Gatherer:
                     s.owned[f"invalid:{process}"] = self._ids(where)
         self._ranges(s, [want[1] for want in unique if want[0] == "range"])
         self._uows_of_jobs(s, unique)
+        self._commands(s, unique)
+
+    def _commands(self, s: Slice, wants: Iterable[tuple[Any, ...]]) -> None:
+        """Other commands that one is about."""
+        for want in wants:
+            if want[0] == "command":
+                self.reads += 1
+                s.asked[want[1]] = self.store.get(Command, want[1])
 
     def _uows_of_jobs(self, s: Slice, wants: Iterable[tuple[Any, ...]]) -> None:
         """A job with an unfinished unit of work is hardly ever looked at without it."""

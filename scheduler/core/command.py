@@ -21,6 +21,8 @@ COMMAND_VERBS = {
     "retry": "job",
     "run_now": "job or process",
     "late_data": "job",
+    "drop_late": "command",
+    "narrow_late": "command",
     "hold": "scope",
     "release": "scope",
     "submit": "process",
@@ -46,6 +48,7 @@ class Command:
     verb: str
     target: dict[str, Any] = field(default_factory=dict)
     # {"jobs": ["p@2013070400", …]} | {"process": "p"} | {"scope": "*" | "tree:t" | "process:p" | "job:p@t"}
+    # | {"command": id}
     arguments: dict[str, Any] = field(default_factory=dict)  # {"trigger": "every 60"}, {"until": "…"}, …
     actor: str = "local"
     reason: str = ""

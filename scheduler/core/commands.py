@@ -29,8 +29,9 @@ from scheduler.core.errors import (
 from scheduler.core.holds import hold, instant, release
 from scheduler.core.inputs import gather_above
 from scheduler.core.job import Job
+from scheduler.core.late import drop_late, late_data, narrow_late, postpone
 from scheduler.core.lifecycle import PROCESS
-from scheduler.core.plan import Effect, plan_reprocess, plan_skip
+from scheduler.core.plan import Effect, outcome_of, plan_reprocess, plan_skip, touched
 from scheduler.core.ports import Change
 from scheduler.core.process import NAME
 from scheduler.core.records import Fact, ProcessRow
@@ -40,7 +41,6 @@ from scheduler.core.strategy import assess
 from scheduler.core.timeperiod import Qualifier
 from scheduler.core.trigger import parse_trigger
 
-BY_PEOPLE = frozenset({"manual", "killed"})  # reasons that late data does not reopen
 JOBS_A_COMMAND = 1000
 RATE_MAX = 1_000_000  # of the business clock; as scheduler.clock has it
 
@@ -64,7 +64,7 @@ def decide_command(s: Slice, command: Command) -> list[Item]:
     except SchedulerError as error:
         s.back_to(mark)
         if command.verb == "late_data" and isinstance(error, Refused):
-            return _postpone(s, command, error)
+            return postpone(s, command, error)
         _resolve(s, command, REFUSED, error.http_status, str(error), _allowed(error))
         return []
     _resolve(s, command, DONE, 200, message, outcome)
@@ -75,22 +75,6 @@ def _allowed(error: SchedulerError) -> dict[str, Any] | None:
     if isinstance(error, InvalidTransition):
         return {"state": error.state, "verb": error.verb, "allowed": list(error.allowed)}
     return None
-
-
-def _postpone(s: Slice, command: Command, error: SchedulerError) -> list[Item]:
-    """Late data is never lost: too large a cascade waits for an operator to narrow or drop it."""
-    if command.status != 409:
-        s.commands.append(
-            Change(Command, command.id, {"state": PENDING}, {"status": 409, "message": str(error)})
-        )
-        s.emit(
-            "command.waits",
-            f"late data: {error}",
-            severity="critical",
-            actor=command.actor,
-            data={"command": command.id},
-        )
-    return []
 
 
 def _resolve(
@@ -138,16 +122,6 @@ def _jobs(s: Slice, command: Command) -> list[Job]:
     return found
 
 
-def _effects(effects: list[Effect]) -> dict[str, Any]:
-    rows = [{"job": e.job, "effect": e.effect, "state": e.state} for e in effects]
-    return {"changed": any(e.effect != "none" for e in effects), "jobs": rows}
-
-
-def _touched(effects: list[Effect]) -> str:
-    number = sum(1 for e in effects if e.effect not in ("none", "left"))
-    return f"{number} job{'' if number == 1 else 's'} changed" if number else "nothing to change"
-
-
 # -- jobs -----------------------------------------------------------------------------------------
 
 
@@ -175,7 +149,7 @@ def apply_reprocess(s: Slice, effects: list[Effect], actor: str, reason: str) ->
 
 def _reprocess(s: Slice, command: Command) -> Result:
     effects = plan_reprocess(s, _jobs(s, command))
-    return apply_reprocess(s, effects, command.actor, command.reason), _effects(effects), _touched(effects)
+    return apply_reprocess(s, effects, command.actor, command.reason), outcome_of(effects), touched(effects)
 
 
 def _skip(s: Slice, command: Command) -> Result:
@@ -196,7 +170,7 @@ def _skip(s: Slice, command: Command) -> Result:
             assert found is not None
             job = cancel_uow(s, found, actor=command.actor, message=command.reason or "skip")
         items += settle(s, job, "skip", "manual", command.reason or None)
-    return items, _effects(effects), _touched(effects)
+    return items, outcome_of(effects), touched(effects)
 
 
 def _make(s: Slice, id_: str) -> Job:
@@ -231,7 +205,7 @@ def _mark_done(s: Slice, command: Command) -> Result:
         items += settle(s, job, "mark_done", "manual", command.reason or None)
         items += apply_reprocess(s, above, command.actor, f"{job.id} was marked done")
         effects += above
-    return items, _effects(effects), _touched(effects)
+    return items, outcome_of(effects), touched(effects)
 
 
 def _kill(s: Slice, command: Command) -> Result:
@@ -245,7 +219,7 @@ def _kill(s: Slice, command: Command) -> Result:
         effects.append(Effect(job.id, "skip and cancel", job.state))
         job = cancel_uow(s, job, actor=command.actor, message=command.reason or "killed")
         items += settle(s, job, "skip", "killed", command.reason or None)
-    return items, _effects(effects), _touched(effects)
+    return items, outcome_of(effects), touched(effects)
 
 
 def _retry(s: Slice, command: Command) -> Result:
@@ -317,73 +291,6 @@ def _run_each(s: Slice, jobs: list[Job]) -> Result:
     if lacks:
         raise Absent(*lacks)
     return items, {"changed": True, "jobs": rows}, f"{len(rows)} requested"
-
-
-def _late_data(s: Slice, command: Command) -> Result:
-    """Data came for periods that may be finished: drive them and what stands on them again, gently."""
-    effects: list[Effect] = []
-    items: list[Item] = []
-    roots = _jobs_there(s, command)
-    gather_above(s, roots)
-    for named in roots:
-        root = s.job(named.id)  # as those before it left it
-        assert root is not None
-        if root.state == "embryo" and not root.stopping:
-            effects.append(Effect(root.id, "none", root.state))
-            continue
-        if _closed_by_person(s, root, command):
-            effects.append(Effect(root.id, "left", root.state))
-            continue
-        for job in (root, *_late_above(s, root, command)):
-            job_now = s.job(job.id)
-            assert job_now is not None
-            if job_now.state == "embryo":
-                continue
-            if job_now.uow_open:
-                if job_now.again is None:
-                    s.change_job(job_now, again=command.reason or "late data")
-                effects.append(Effect(job.id, "again", job.state))
-            else:
-                reopen(s, job_now, message=f"late data: {command.reason}", actor=command.actor)
-                items.append(Item("job", job.id))
-                effects.append(Effect(job.id, "reset", job.state))
-    return items, _effects(effects), _touched(effects)
-
-
-def _jobs_there(s: Slice, command: Command) -> list[Job]:
-    """Late data may name a period that has no row yet: nothing has to be done for it."""
-    ids = command.target.get("jobs")
-    if not isinstance(ids, list) or not all(isinstance(id_, str) for id_ in ids):
-        raise InvalidRequest(f"late data needs jobs, such as ['flights_daily@2013070400'], got {ids!r}")
-    missing = [("job", id_) for id_ in ids if id_ not in s.jobs]
-    if missing:
-        raise Absent(*missing)
-    return [job for id_ in dict.fromkeys(ids) if (job := s.job(id_)) is not None]
-
-
-def _closed_by_person(s: Slice, job: Job, command: Command) -> bool:
-    if not (job.is_finished and job.reason in BY_PEOPLE):
-        return False
-    s.emit(
-        "job.left",
-        f"late data ({command.reason}) does not reopen what a person ended",
-        severity="warning",
-        actor=command.actor,
-        process=job.process,
-        timeperiod=job.timeperiod,
-    )
-    return True
-
-
-def _late_above(s: Slice, root: Job, command: Command) -> list[Job]:
-    """What stands on the root; what a person ended is left alone."""
-    above = plan_reprocess(s, [root])[1:]
-    found = []
-    for effect in above:
-        job = s.job(effect.job)
-        if job is not None and not _closed_by_person(s, job, command):
-            found.append(job)
-    return found
 
 
 # -- holds, processes, clock ----------------------------------------------------------------------
@@ -635,7 +542,9 @@ RULES: dict[str, Callable[[Slice, Command], Result]] = {
     "kill": _kill,
     "retry": _retry,
     "run_now": _run_now,
-    "late_data": _late_data,
+    "late_data": late_data,
+    "drop_late": drop_late,
+    "narrow_late": narrow_late,
     "hold": hold,
     "release": release,
     "submit": _submit,

@@ -7,6 +7,7 @@ frontier has passed it, and as not there before the start of its process.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -136,22 +137,26 @@ def last_settled(s: Slice, spans: list[tuple[Edge, Span]]) -> int:
     return max((row.settled_seq for _, span in spans for row in s.jobs_in(span)), default=0)
 
 
-def gather_above(s: Slice, roots: list[Job]) -> None:
+def gather_above(s: Slice, roots: list[Job], clip: Callable[[Span], Span] | None = None) -> None:
     """Have what stands on any of `roots` gathered layer by layer, not root by root."""
-    _above(s, roots)
+    _above(s, roots, clip)
 
 
-def stands_on(s: Slice, root: Job) -> list[Job]:
-    """Every existing job that stands on `root`: ancestors and dependants, transitively, nearest first."""
-    return [job for id_, job in _above(s, [root]).items() if id_ != root.id]
+def stands_on(s: Slice, root: Job, clip: Callable[[Span], Span] | None = None) -> list[Job]:
+    """Every existing job that stands on `root`: ancestors and dependants, transitively, nearest first.
+
+    `clip` says what of a span is followed; without it, all that exists.
+    """
+    return [job for id_, job in _above(s, [root], clip).items() if id_ != root.id]
 
 
-def _above(s: Slice, roots: list[Job]) -> dict[str, Job]:
+def _above(s: Slice, roots: list[Job], clip: Callable[[Span], Span] | None = None) -> dict[str, Job]:
+    clip = clip or s.clip
     found: dict[str, Job] = {}
     layer = roots
     while layer:
         spans = [
-            s.clip(s.timetable.dependant_span(edge, job.start, job.end))
+            clip(s.timetable.dependant_span(edge, job.start, job.end))
             for job in layer
             for edge in s.timetable.dependants(job.process)
         ]

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from scheduler.core.errors import Refused
 from scheduler.core.inputs import gather_above, stands_on
@@ -28,12 +30,27 @@ class Effect:
     state: str  # the state it is in now; "" where its row is made
 
 
-def plan_reprocess(s: Slice, roots: list[Job]) -> list[Effect]:
-    """Job, ancestors and dependants that are not embryo go back to embryo; running ones are canceled."""
+def outcome_of(effects: list[Effect]) -> dict[str, Any]:
+    """What a command's outcome says of its jobs."""
+    rows = [{"job": e.job, "effect": e.effect, "state": e.state} for e in effects]
+    return {"changed": any(e.effect != "none" for e in effects), "jobs": rows}
+
+
+def touched(effects: list[Effect]) -> str:
+    """The same in a few words."""
+    number = sum(1 for e in effects if e.effect not in ("none", "left"))
+    return f"{number} job{'' if number == 1 else 's'} changed" if number else "nothing to change"
+
+
+def plan_reprocess(s: Slice, roots: list[Job], clip: Callable[[Span], Span] | None = None) -> list[Effect]:
+    """Job, ancestors and dependants that are not embryo go back to embryo; running ones are canceled.
+
+    `clip` narrows it: what of a span is followed, all that exists without it.
+    """
     effects: dict[str, Effect] = {}
-    gather_above(s, roots)
+    gather_above(s, roots, clip)
     for root in roots:
-        for job in (root, *stands_on(s, root)):
+        for job in (root, *stands_on(s, root, clip)):
             effects.setdefault(job.id, Effect(job.id, _reset(job), job.state))
     return _bounded(list(effects.values()))
 

@@ -133,6 +133,7 @@ class Slice:
         self.ranges: dict[Span, list[str]] = {}
         self.owned: dict[str, list[str]] = {}
         self.dead: set[str] = set()  # workers that a supervisor saw die
+        self.asked: dict[str, Any] = {}  # other commands that one is about
         self._base_jobs: dict[str, Job | None] = {}
         self._base_uows: dict[str, Uow | None] = {}
         self._touched: dict[str, dict[str, None]] = {}  # process -> jobs changed in this turn
@@ -202,6 +203,10 @@ class Slice:
             return self.uows[id_]
         except KeyError:
             raise Absent(("uow", id_)) from None
+
+    def ask(self, id_: str, command: Any) -> None:
+        """A command that another one is about, as decided so far."""
+        self._put(self.asked, id_, command)
 
     def active_of(self, process: str) -> int:
         """Unfinished units of work of a process."""

@@ -304,3 +304,42 @@ def test_without_a_store_it_is_one_line(tmp_path: Path, idle: Box) -> None:
     idle.options[-1] = str(tmp_path / "nowhere")
     assert "never started" in idle.refuse(3, "skip", "h", "2020050100")
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_late_data_is_listed_narrowed_and_dropped(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    from scheduler import control
+    from scheduler.core import plan
+
+    assert box.ask("late") == []
+    monkeypatch.setattr(plan, "CASCADE_MAX", 1)
+    box.ask("mark-done", "h", "2020050100", "2020050101")
+    for n in (1, 2, 3):
+        target = {"jobs": ["h@2020050100", "h@2020050101"]}
+        key = f"late-{n}"
+        control.submit(
+            box.store, box.broker, "late_data", target, actor="feed", reason=key, key=key, expiry_s=None
+        )
+    until = time.monotonic() + 30
+    while len(box.ask("late")) < 3:
+        assert time.monotonic() < until, "the late data was not looked at"
+    listed = box.ask("late")
+    assert [row["id"] for row in listed] == ["late-1", "late-2", "late-3"]
+    assert "at most 1 at once" in listed[0]["message"]
+    code, out, _ = box.type("late")
+    assert code == 0 and "h@2020050100 and 1 more" in out
+    assert "was dropped" in box.ask("late", "drop", "late-1", "--reason", "a test")["message"]
+    assert "3 that wait" not in box.refuse(4, "late", "drop", "late-")
+    assert "at most 1 at once" in box.refuse(5, "late", "narrow", "late-2", "--only", "h")
+    assert "is refused; only what waits" in box.refuse(5, "late", "drop", "late-1")
+    monkeypatch.setattr(plan, "CASCADE_MAX", 10)
+    done = box.ask("late", "narrow", "late-2", "--from", "2020-05-01", "--to", "2020-05-01T01:00")
+    effects = {row["job"]: row["effect"] for row in done["outcome"]["jobs"]}
+    assert effects == {
+        "h@2020050100": "left",
+        "h@2020050101": "left",
+    }  # a person ended the one, the other is outside
+    assert [row["id"] for row in box.ask("late")] == ["late-3"]
+    assert "needs --from, --to or --only" in box.refuse(2, "late", "narrow", "late-3")
+    assert "needs the ID" in box.refuse(2, "late", "drop")
+    assert "belong to" in box.refuse(2, "late", "--only", "h")
+    assert "no late data that waits" in box.refuse(4, "late", "drop", "nobody")

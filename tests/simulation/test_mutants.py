@@ -20,6 +20,7 @@ import db.sql
 import scheduler.core.commands as commands
 import scheduler.core.decide as decide
 import scheduler.core.inputs as inputs
+import scheduler.core.late as late
 import scheduler.core.plan as plan
 import scheduler.core.retry as retry
 import scheduler.core.strategy as strategy
@@ -97,10 +98,10 @@ MUTANTS = {
         decide._ended, "if job.again is not None:", "if False:"
     ),
     "late data does not reach ancestors": Mutant(
-        commands._late_data, "(root, *_late_above(s, root, command))", "(root,)"
+        late._spread, "(root, *_late_above(s, root, command, clip))", "(root,)"
     ),
     "late data reopens what a person ended": Mutant(
-        commands._closed_by_person, "if not (job.is_finished", "if True or not (job.is_finished"
+        late._closed_by_person, "if not (job.is_finished", "if True or not (job.is_finished"
     ),
     "a slice decides its job": Mutant(strategy.decides, 'if job.state == "final_run":', "if True:"),
     "the cursor is not cleared": Mutant(decide.reopen, "cursor=None,", ""),
