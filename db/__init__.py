@@ -13,6 +13,7 @@ from scheduler.core.ports import Clock, Store
 
 # scheme of the URL -> module with `open_adapter(url, clock=…, synchronous=…, maintain=…)`
 ADAPTERS = {
+    "mongodb": "db.mongo",
     "sqlite": "db.sqlite",
     "postgresql": "db.postgres",
     "mariadb": "db.mariadb",

@@ -13,12 +13,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import Any, TypeVar
 
 from db.bootstrap import create_schema, is_complete
+from db.counts import Counts
 from db.schema import TABLES
 from db.session import Database, Session, Values
 from db.statement import Statement, statements_for
@@ -27,15 +27,6 @@ from scheduler.core.ports import Change, Where
 from scheduler.core.records import Lease
 
 R = TypeVar("R")
-
-
-@dataclass(slots=True)
-class Counts:
-    """What a store object was asked so far: what a job costs is counted, not guessed."""
-
-    transactions: int = 0
-    queries: int = 0
-    writes: int = 0  # statements, whatever the number of their rows
 
 
 class SqlTransaction:
