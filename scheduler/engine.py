@@ -54,6 +54,7 @@ LEADER = "leader"
 BATCH = 256  # reports and due units of work in one turn
 UNSENT_MAX = 10_000
 MARK_AFTER_S = 2.0
+SEND_AGAIN_S = (0.05, 1.0)  # after a broker that was away, first and at most
 DURATIONS = 100
 PUT_OFF = timedelta(seconds=1)  # before an input is decided again whose second try missed too
 
@@ -99,6 +100,7 @@ class Engine:
         self._next_sweep: datetime | None = None
         self._renewed: datetime | None = None
         self._unsent: list[Outgoing] = []
+        self._send_at = self._send_wait = 0.0  # monotonic, and seconds: the broker was away
         self._sent: dict[str, datetime] = {}
         self._durations: dict[str, list[int]] = {}
         self._later: list[Item] = []
@@ -287,9 +289,11 @@ class Engine:
 
     def sleep_s(self, longest: float = 1.0) -> float:
         """Seconds until something becomes due, at most `longest`."""
-        if self._later or self._unsent or self._stale or self._since is None:
+        if self._later or self._stale or self._since is None:
             return 0.0 if self._later else min(longest, 0.05)
         waits = [longest, self.leader_lease_s / 3]
+        if self._unsent:
+            waits.append(self._send_at - self.clock.monotonic())
         real = self.clock.real()
         instant = next_due(self.known, self._since)
         if instant is not None:
@@ -477,14 +481,21 @@ class Engine:
     def _send(self, messages: list[Outgoing]) -> int:
         """Publish what was saved. A broker that is away is tried again; nothing is lost by it."""
         batch, self._unsent = [*self._unsent, *messages], []
-        if not batch:
+        if not batch or (self._send_wait and self.clock.monotonic() < self._send_at):
+            self._unsent = batch[-UNSENT_MAX:]
             return 0
         try:
             self.broker.publish(batch)
         except BrokerUnavailable as error:
-            log.warning("the broker is away (%s); %d messages wait", error, len(batch))
+            if not self._send_wait:
+                log.warning("the broker is away (%s); %d messages wait", error, len(batch))
             self._unsent = batch[-UNSENT_MAX:]
+            self._send_wait = min(max(2 * self._send_wait, SEND_AGAIN_S[0]), SEND_AGAIN_S[1])
+            self._send_at = self.clock.monotonic() + self._send_wait
             return 0
+        if self._send_wait:
+            log.info("the broker is back")
+            self._send_wait = 0.0
         real = self._real()
         for message in batch:
             if "#" in message.body and not message.queue.startswith("control."):

@@ -52,7 +52,7 @@ class Checker(JobRules):
         self.before: dict[str, str] = {}  # job -> its state before this commit, for those that changed
         self.reopened: set[str] = set()
         self.touched_uows: dict[str, None] = {}
-        self.commands: list[tuple[str, dict[str, Any]]] = []
+        self.commands: list[tuple[int, str, dict[str, Any]]] = []
         self.rows: dict[str, Uow] = {}
         self.at_once: set[str] = set()  # jobs that a run_now of this commit requested
         self.submitted = False
@@ -87,8 +87,8 @@ class Checker(JobRules):
                 self.model.jobs[id_].hurried = True
         self._compare()
         self._in_flight(events)
-        for verb, target in self.commands:
-            self._cascade(verb, target)
+        for seq, verb, target in self.commands:
+            self._cascade(seq, verb, target)
 
     def _run_now(self, events: Sequence[Event]) -> dict[int, list[str]]:
         """What each run_now of this commit came to: jobs requested at once, and those whose readiness is asked
@@ -119,7 +119,7 @@ class Checker(JobRules):
             case "hold":
                 self._hold_event(verb, str(data.get("scope")))
             case "command" if verb == "done":
-                self.commands.append((str(data.get("verb")), dict(data.get("target") or {})))
+                self.commands.append((event.seq, str(data.get("verb")), dict(data.get("target") or {})))
 
     # -- rows come into being -----------------------------------------------------------------------
 
@@ -136,7 +136,7 @@ class Checker(JobRules):
             for other in self.model.jobs.values():
                 if other.process == process and not other.finished:
                     raise Broken(2, f"{id_} was fired while {other.id} is {other.state}", id_, other.id)
-        found = self.model.jobs[id_] = JobView(id_, process, period)
+        found = self.model.jobs[id_] = JobView(id_, process, period, event.seq)
         return found
 
     def _period(self, process: str, label: str) -> Period:
@@ -391,23 +391,24 @@ class Checker(JobRules):
                     2, f"{name} has {per_process[name]} unfinished units of work; max_active is {limit}"
                 )
 
-    def _cascade(self, verb: str, target: dict[str, Any]) -> None:
-        """Invariant 5: all of a cascade is in this commit, or nothing."""
+    def _cascade(self, seq: int, verb: str, target: dict[str, Any]) -> None:
+        """Invariant 5: all of a cascade is in this commit, or nothing. Rows made after it are no part of it."""
         roots = [self.model.jobs[id_] for id_ in target.get("jobs", ()) if id_ in self.model.jobs]
         for root in roots:
             was = self.before.get(root.id, root.state)
             if verb == "reprocess" or (verb == "mark_done" and was == "skipped"):
-                for job in [root, *self.above(root)] if verb == "reprocess" else self.above(root):
+                above = self.above(root, seq)
+                for job in [root, *above] if verb == "reprocess" else above:
                     if self.before.get(job.id, job.state) != "embryo" and job.id not in self.reopened:
                         raise Broken(5, f"{verb} of {root.id} left {job.id} as {job.state}", root.id, job.id)
             elif verb == "skip":
-                for id_ in self._below(root):
+                for id_ in self._below(root, seq):
                     found = self.model.jobs.get(id_)
                     if (found is None or found.state not in FINISHED) and id_ not in self.reopened:
                         state = found.state if found is not None else "not there"
                         raise Broken(5, f"skip of {root.id} left {id_} as {state}", root.id, id_)
             elif verb == "late_data" and was != "embryo" and not self._by_person(root):
-                for job in [root, *self.above(root)]:
+                for job in [root, *self.above(root, seq)]:
                     self._late(root, job)
 
     def _late(self, root: JobView, job: JobView) -> None:
@@ -423,8 +424,8 @@ class Checker(JobRules):
     def _by_person(self, job: JobView) -> bool:
         return job.state in FINISHED and job.reason in PEOPLE
 
-    def above(self, root: JobView) -> list[JobView]:
-        """Ancestors and dependants that have rows, transitively."""
+    def above(self, root: JobView, seq: int) -> list[JobView]:
+        """Ancestors and dependants that had rows at event `seq`, transitively."""
         found: dict[str, JobView] = {}
         layer = [root]
         while layer:
@@ -432,13 +433,13 @@ class Checker(JobRules):
             for job in layer:
                 for _, rows in self.related(job, up=True):
                     for id_, row in rows:
-                        if row is not None and id_ not in found and id_ != root.id:
+                        if row is not None and row.made < seq and id_ not in found and id_ != root.id:
                             found[id_] = row
                             layer_next.append(row)
             layer = layer_next
         return list(found.values())
 
-    def _below(self, root: JobView) -> list[str]:
+    def _below(self, root: JobView, seq: int) -> list[str]:
         """What a skip covers: the job, its descendants, and strict dependants that have rows."""
         found = {root.id: None}
         layer: list[tuple[str, Period]] = [(root.process, root.period)]
@@ -458,7 +459,9 @@ class Checker(JobRules):
                     for p in self.almanac.dependants(need, period):
                         id_ = f"{need.of}@{p.label}"
                         row = self.model.jobs.get(id_)
-                        if row is None or id_ in found or self.before.get(id_, row.state) in FINISHED:
+                        if row is None or row.made > seq or id_ in found:
+                            continue
+                        if self.before.get(id_, row.state) in FINISHED:
                             continue  # what ended before on its own is not touched, nor what stands on it
                         found[id_] = None
                         layer.append((need.of, p))

@@ -52,6 +52,7 @@ class JobView:
     id: str
     process: str
     period: Period
+    made: int  # event number of its row
     state: str = "embryo"
     reason: str | None = None
     run: int = 0

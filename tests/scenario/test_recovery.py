@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -124,6 +125,37 @@ def test_31_broker_down_at_publish_the_uow_is_saved_and_published_when_it_is_bac
     w.settle()
     assert w.uow("h@2020050101#1").state == "requested"
     monkeypatch.setattr(w.broker, "publish", publish)
+    w.clock.advance(w.engine.sleep_s())
+    w.engine.flush()
+    assert w.messages()[-1] == "h@2020050101#1"
+
+
+def test_31_a_broker_that_is_away_for_long_is_asked_once_a_second_and_named_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    w = hourly()
+    publish, tries = w.broker.publish, []
+
+    def refuse(messages: Sequence[Outgoing]) -> None:
+        tries.append(w.clock.monotonic())
+        raise BrokerUnavailable("no broker")
+
+    monkeypatch.setattr(w.broker, "publish", refuse)
+    w.accept("h@2020050100#1")
+    w.finish("h@2020050100#1", report=False)
+    w.settle()
+    begin = w.clock.monotonic()
+    while w.clock.monotonic() < begin + 60:
+        w.clock.advance(max(0.001, w.engine.sleep_s()))
+        w.settle()
+        w.engine.flush()
+    gaps = [b - a for a, b in pairwise(tries)]
+    assert 0.05 <= gaps[0] < 0.06 and 1.0 <= gaps[-1] < 1.1 and len(tries) < 70
+    assert [r.message for r in caplog.records if "away" in r.message] == [
+        "the broker is away (no broker); 1 messages wait"
+    ]
+    monkeypatch.setattr(w.broker, "publish", publish)
+    w.clock.advance(1)
     w.engine.flush()
     assert w.messages()[-1] == "h@2020050101#1"
 
