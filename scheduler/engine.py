@@ -120,7 +120,16 @@ class Engine:
         if held is not None and held.expires_at > now and held.holder != self.holder:
             return False
         token = 1 if held is None else held.token + 1
-        taken = Lease(name=LEADER, holder=self.holder, token=token, expires_at=now + length, taken_at=now)
+        taken = Lease(
+            name=LEADER,
+            holder=self.holder,
+            token=token,
+            expires_at=now + length,
+            taken_at=now,
+            data=self.store.session(),
+        )
+        if held is not None:
+            self.store.end_session(held)
         try:
             with self.store.transaction() as tx:
                 if held is None:
@@ -132,6 +141,7 @@ class Engine:
                         "token": token,
                         "expires_at": now + length,
                         "taken_at": now,
+                        "data": taken.data,
                     }
                     if tx.update([Change(Lease, LEADER, expect, sets)]) != 1:
                         raise Conflict
@@ -304,6 +314,8 @@ class Engine:
         if first:
             waits.append((first[0][0] - self._real()).total_seconds())
         waits += [(at - self._real()).total_seconds() for at, _ in self._put_off]
+        ends = [hold.until for hold in self.known.holds.values() if hold.until is not None]
+        waits += [(at - self._real()).total_seconds() for at in ends]
         return max(0.0, min(waits))
 
     # -- a turn -----------------------------------------------------------------------------------

@@ -271,3 +271,17 @@ def test_readiness_that_never_comes_skips() -> None:
         w.wait(300)
     job = w.job("h@2020050100")
     assert (job.state, job.reason) == ("skipped", "timed_out")
+
+
+def test_the_end_of_a_hold_wakes_the_loop() -> None:
+    w = hourly()
+    w.work_all()
+    until = w.clock.real() + timedelta(seconds=40)
+    w.command("hold", {"scope": "*"}, arguments={"until": until.isoformat()})
+    w.command("reprocess", "h@2020050100")
+    while w.clock.real() < until:
+        assert w.open_uows() == []
+        w.clock.advance(max(0.001, w.engine.sleep_s(1000.0)))
+        w.settle()
+    assert w.clock.real() - until < timedelta(seconds=0.01)
+    assert [u.timeperiod for u in w.open_uows()] == ["2020050100"]
