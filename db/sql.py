@@ -216,6 +216,12 @@ class SqlStore:
         found = self.find(kind, [Where(name, "=", value) for name, value in zip(names, key, strict=True)])
         return found[0] if found else None
 
+    def session(self) -> None:
+        """As `Store.session`: the database ends a transaction that is left open by itself."""
+
+    def end_session(self, lease: Lease) -> None:
+        """As `Store.end_session`: nothing is to be done."""
+
     # --- for tests and `store check`
 
     def explain(

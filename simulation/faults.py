@@ -127,6 +127,12 @@ class FaultyStore:
         """As `Store.now`."""
         return self.store.now()
 
+    def session(self) -> Any:
+        """As `Store.session`: none, for the actors of one simulation share one."""
+
+    def end_session(self, lease: Lease) -> None:
+        """As `Store.end_session`."""
+
     def transaction(self, lease: Lease | None = None) -> _FaultyBlock:
         """As `Store.transaction`."""
         return _FaultyBlock(self, lease)

@@ -117,6 +117,18 @@ class Store(Protocol):
     def get(self, kind: type[R], *key: Any) -> R | None:
         """The record with this key, or None."""
 
+    def session(self) -> dict[str, Any] | None:
+        """What a leader writes into `Lease.data`, so that its successor can end what it left under way.
+
+        None where a transaction that is left open ends by itself. Raises StoreUnavailable.
+        """
+
+    def end_session(self, lease: Lease) -> None:
+        """Before a take-over: end the transaction that the holder of `lease` may be stopped in.
+
+        Whoever it belonged to gets LeaseLost once the lease is taken. Raises StoreUnavailable.
+        """
+
 
 class Message(NamedTuple):
     """What a consumer got: `body` is a unit of work's id; `tag` is what `ack` wants back."""
