@@ -51,7 +51,7 @@ VERBS = (
     ("schedule", "put a new process on the timetable"),
     ("expire", "end a process: nothing runs, and nobody waits for it any more"),
     ("delete", "forget a process, or an entry"),
-    ("set", "change trigger, priority or max_active of a process"),
+    ("set", "change trigger, priority, max_active or tags of a process"),
     ("reset", "forget what was set by hand: as the context says again"),
     ("clock", "show the business clock, or shift or scale it"),
     ("simulate", "run the scheduler on a virtual clock with faults"),

@@ -468,11 +468,21 @@ def facts(
         found.append(
             Fact("arguments", ", ".join(f"{key}={value}" for key, value in job.arguments.items())[:400])
         )
-    if process is not None and process.tags:
+    overrides = row.overrides if row is not None else {}
+    if process is not None and process.tags and "tags" not in overrides:
         found.append(Fact("tags", ", ".join(process.tags)))
+    found += [
+        Fact(key.replace("_", " "), _value(entry["value"]), f"set by {entry['actor']}")
+        for key, entry in overrides.items()
+        if key in ("trigger", "priority", "max_active", "tags")
+    ]
     if process is not None and process.owner:
         found.append(Fact("owner", process.owner))
     return found
+
+
+def _value(value: object) -> str:
+    return (", ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
 
 
 def _full(at: datetime) -> str:

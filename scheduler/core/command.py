@@ -34,6 +34,7 @@ COMMAND_VERBS = {
     "set_trigger": "process",
     "set_priority": "process",
     "set_max_active": "process",
+    "set_tags": "process",
     "reset": "process",
     "set_clock": "clock",
     "worker_died": "worker",  # by a supervisor that saw it: nobody waits for its leases

@@ -7,6 +7,7 @@ status HTTP would give it, and nothing else changes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +43,8 @@ from scheduler.core.timeperiod import Qualifier
 from scheduler.core.trigger import parse_trigger
 
 JOBS_A_COMMAND = 1000
+TAGS_MAX = 20
+TAG = re.compile(r"[^\s,]{1,64}")
 RATE_MAX = 1_000_000  # of the business clock; as scheduler.clock has it
 
 Result = tuple[list[Item], dict[str, Any], str]
@@ -371,33 +374,43 @@ def _waiting_for(s: Slice, name: str) -> list[str]:
     return ids
 
 
+def _value(row: ProcessRow, key: str, value: Any) -> Any:
+    """What an operator sets a key to, checked."""
+    if key == "trigger":
+        if row.kind == "daemon":
+            raise Refused(f"{row.name!r} is a daemon; it has no trigger")
+        try:
+            return parse_trigger(str(value)).text
+        except SchedulerError as error:
+            raise InvalidRequest(f"trigger: {error}") from None
+    if key == "tags":
+        if not isinstance(value, list) or len(value) > TAGS_MAX:
+            raise InvalidRequest(f"tags must be a list of at most {TAGS_MAX} words, got {value!r:.80}")
+        for tag in value:
+            if not isinstance(tag, str) or not TAG.fullmatch(tag):
+                raise InvalidRequest(
+                    f"a tag is one word of at most 64 characters without commas, got {tag!r:.80}"
+                )
+        return list(dict.fromkeys(value))
+    most = 10 if key == "priority" else 10_000
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise InvalidRequest(f"{key} must be a whole number between 1 and {most}, got {value!r}")
+    return value
+
+
 def _override(s: Slice, command: Command) -> Result:
     row = _row(s, command)
     key = command.verb.removeprefix("set_")
-    value = command.arguments.get("value")
-    if key == "trigger":
-        try:
-            value = parse_trigger(str(value)).text
-        except SchedulerError as error:
-            raise InvalidRequest(f"trigger: {error}") from None
-        if row.kind == "daemon":
-            raise Refused(f"{row.name!r} is a daemon; it has no trigger")
-    elif (
-        not isinstance(value, int)
-        or isinstance(value, bool)
-        or not 1 <= value <= (10 if key == "priority" else 10_000)
-    ):
-        raise InvalidRequest(
-            f"{key} must be a whole number between 1 and {10 if key == 'priority' else 10_000}, got {value!r}"
-        )
+    value = _value(row, key, command.arguments.get("value"))
     entry = {"value": value, "actor": command.actor, "at": s.real.isoformat()}
     sets: dict[str, Any] = {"overrides": {**row.overrides, key: entry}, "version": row.version + 1}
     if key == "trigger" and row.kind == "freerun":  # it has missed nothing before it was set
         sets["last_fire"] = s.now
     s.change_row(row, **sets)
-    s.emit(f"process.{command.verb}", str(value), actor=command.actor, process=row.name, data={key: value})
+    said = (", ".join(value) or "none") if isinstance(value, list) else str(value)
+    s.emit(f"process.{command.verb}", said, actor=command.actor, process=row.name, data={key: value})
     items = [Item("fill", row.name)] if row.kind == "managed" else [Item("fire", row.name)]
-    return items, {"changed": True, key: value}, f"{key} of {row.name} is {value}"
+    return items, {"changed": True, key: value}, f"{key} of {row.name} is {said}"
 
 
 def _reset(s: Slice, command: Command) -> Result:
@@ -556,6 +569,7 @@ RULES: dict[str, Callable[[Slice, Command], Result]] = {
     "set_trigger": _override,
     "set_priority": _override,
     "set_max_active": _override,
+    "set_tags": _override,
     "reset": _reset,
     "set_clock": _set_clock,
     "worker_died": _worker_died,

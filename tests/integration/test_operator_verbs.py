@@ -224,9 +224,11 @@ def test_processes_and_overrides(box: Box) -> None:
     box.ask("set", "x", "max_active", "7")
     box.ask("set", "x", "priority", "9")
     box.ask("set", "x", "trigger", "at 06:00")
+    box.ask("set", "x", "tags", "critical, night")
     assert {key: value["value"] for key, value in row().overrides.items() if key != "is_on"} == {
         "max_active": 7,
         "priority": 9,
+        "tags": ["critical", "night"],
         "trigger": "at 06:00",
     }
     box.ask("reset", "x")
@@ -238,6 +240,7 @@ def test_processes_and_overrides(box: Box) -> None:
     assert "whole number" in box.refuse(2, "set", "h", "priority", "high")
     assert "between 1 and 10" in box.refuse(2, "set", "h", "priority", "11")
     assert "trigger" in box.refuse(2, "set", "h", "trigger", "whenever")
+    assert "one word" in box.refuse(2, "set", "h", "tags", "good,two words")
     with pytest.raises(SystemExit) as caught:
         box.type("set", "h", "lag_s", "5")
     assert caught.value.code == 2

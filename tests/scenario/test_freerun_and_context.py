@@ -173,3 +173,34 @@ def test_a_suspended_freerun_is_quiet_and_does_not_make_up_for_it() -> None:
     assert w.jobs("f") == []
     w.wait(60)
     assert len(w.jobs("f")) == 1
+
+
+def test_51_66_tags_are_overridden_until_reset() -> None:
+    """Events carry the tags in force; the override has an author and survives another context."""
+    hourly = managed("h", "m:f", "hourly", tags=["dev"])
+    w = World([hourly], start="2020050100", now="2020-05-01T03:10:00")
+    done = w.command("set_tags", {"process": "h"}, arguments={"value": ["critical", "night", "critical"]})
+    assert (done.state, done.message) == ("done", "tags of h is critical, night")
+    override = w.row("h").overrides["tags"]
+    assert (override["value"], override["actor"]) == (["critical", "night"], "anna")
+    w.work("h@2020050100#1")
+    assert {e.tags for e in w.events("job.complete")} == {"critical night"}
+    w.redefine([managed("h", "m:f", "hourly", tags=["other"])], start="2020050100")
+    w.work_all()
+    assert {e.tags for e in w.events("job.complete")} == {"critical night"}
+    w.command("set_tags", {"process": "h"}, arguments={"value": []})
+    w.wait(3600)
+    w.work_all()
+    assert w.events("job.complete")[-1].tags == ""
+    w.command("reset", {"process": "h"})
+    w.wait(3600)
+    w.work_all()
+    assert w.events("job.complete")[-1].tags == "other"
+
+
+@pytest.mark.parametrize("value", [None, "critical", [1], [""], ["a b"], ["a,b"], ["x" * 65], ["t"] * 21])
+def test_senseless_tags_are_refused(value: object) -> None:
+    w = World([managed("h", "m:f", "hourly")], start="2020050100", now="2020-05-01T03:10:00")
+    done = w.command("set_tags", {"process": "h"}, arguments={"value": value})
+    assert (done.state, done.status) == ("refused", 400)
+    assert w.row("h").overrides == {}
