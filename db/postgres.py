@@ -21,7 +21,7 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 from psycopg import conninfo, errors
-from sqlalchemy.dialects import postgresql as dialect
+from sqlalchemy.dialects.postgresql import base, insert
 
 from db.codec import Converter, decode_json, decode_time, encode_json, encode_time
 from db.server import (
@@ -62,7 +62,7 @@ def decode_text(text: str) -> str:
 _PLAIN = Converter(None, None)
 _TEXT = Converter(encode_text, decode_text)
 GRAMMAR = Grammar(
-    dialect=dialect.dialect(paramstyle="format"),
+    dialect=base.PGDialect(paramstyle="format"),  # type: ignore[no-untyped-call]
     types={
         "key": sa.Text(collation="C"),
         "text": sa.Text(collation="C"),
@@ -81,7 +81,7 @@ GRAMMAR = Grammar(
         "time": Converter(encode_time, decode_time),
         "json": Converter(encode_json, decode_json),
     },
-    insert_ignore=lambda table: dialect.insert(table).on_conflict_do_nothing(),
+    insert_ignore=lambda table: insert(table).on_conflict_do_nothing(),
     contains=lambda column, text: sa.func.strpos(column, text) > sa.literal_column("0"),
     nulls_come_first=False,
     locking=" FOR UPDATE",
@@ -126,19 +126,19 @@ class PostgresSession:
     def query(self, sql: str, values: Values) -> list[Any]:
         """As `Session.query`."""
         try:
-            return self._cursor.execute(sql, values).fetchall()  # type: ignore[call-overload, no-any-return]
+            return self._cursor.execute(sql, values).fetchall()
         except psycopg.OperationalError:
             if self._is_begun or not self.raw.closed:
                 raise
         self._connect()
-        return self._cursor.execute(sql, values).fetchall()  # type: ignore[call-overload, no-any-return]
+        return self._cursor.execute(sql, values).fetchall()
 
     def run(self, sql: str, rows: Sequence[Values]) -> int:
         """As `Session.run`."""
         if len(rows) == 1:
-            self._cursor.execute(sql, rows[0] or None)  # type: ignore[call-overload]
+            self._cursor.execute(sql, rows[0] or None)
         else:
-            self._cursor.executemany(sql, rows)  # type: ignore[arg-type]
+            self._cursor.executemany(sql, rows)
         return self._cursor.rowcount
 
     def begin(self) -> None:

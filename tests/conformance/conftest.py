@@ -1,22 +1,23 @@
 """Fixtures of the conformance suites: each adapter of a port is one parameter.
 
-A new adapter is one more entry of `STORES`: a function that gets a temporary folder and a clock and
-gives the URL of an empty store. A server that is not there is a failure, not a skip.
+The adapters stand in `store_adapters` and `broker_adapters`.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from db import open_store
 from scheduler.core.ports import Store
+from tests.conformance.store_adapters import ADAPTERS, StoreAdapter, again
 
 START = datetime(2026, 11, 21, 3, 0, 0, 123_000, tzinfo=UTC)
 
@@ -52,11 +53,15 @@ class TestClock:
         self.at += timedelta(seconds=seconds)
 
 
-STORES: dict[str, Callable[[Path], str]] = {
-    "sqlite-file": lambda folder: f"sqlite:///{folder}/the store.db",  # a blank in its name
-    "sqlite-memory": lambda folder: "sqlite:///:memory:",
-}
-SHARED = [name for name in STORES if name != "sqlite-memory"]  # what several processes can open
+def _parameters(adapters: list[StoreAdapter]) -> list[Any]:
+    return [
+        pytest.param(adapter, id=adapter.name, marks=[pytest.mark.servers] if adapter.server else [])
+        for adapter in adapters
+    ]
+
+
+EVERY = _parameters(ADAPTERS)
+SHARED = _parameters([adapter for adapter in ADAPTERS if adapter.processes])
 
 
 @pytest.fixture
@@ -65,19 +70,27 @@ def clock() -> TestClock:
     return TestClock()
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=EVERY)
 def store(request: pytest.FixtureRequest, tmp_path: Path, clock: TestClock) -> Iterator[Store]:
     """An empty store, once per adapter."""
-    yield from _opened(STORES[request.param](tmp_path), clock)
+    with again(request.param, tmp_path) as url:
+        yield from _opened(url, clock)
 
 
 @pytest.fixture(params=SHARED)
-def shared_url(request: pytest.FixtureRequest, tmp_path: Path, clock: TestClock) -> str:
+def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a store that is not initialised yet, and that several processes can open."""
+    with request.param.serve(tmp_path) as url:
+        yield url
+
+
+@pytest.fixture(params=SHARED)
+def shared_url(request: pytest.FixtureRequest, tmp_path: Path, clock: TestClock) -> Iterator[str]:
     """The URL of an initialised store that several processes can open."""
-    url = STORES[request.param](tmp_path)
-    for _ in _opened(url, clock):
-        pass
-    return url
+    with again(request.param, tmp_path) as url:
+        for _ in _opened(url, clock):
+            pass
+        yield url
 
 
 def _opened(url: str, clock: TestClock) -> Iterator[Store]:

@@ -95,14 +95,15 @@ def test_five_hot_writers_are_served_fairly(shared: Store, children: Children) -
     assert min(counts) >= 1000 / 5, counts
 
 
-def test_processes_may_initialise_at_once(tmp_path: Path, child_env: dict[str, str], clock: Any) -> None:
-    url = f"sqlite:///{tmp_path}/new.db"
-    children = Children(url, child_env)
+def test_processes_may_initialise_at_once(new_url: str, child_env: dict[str, str], clock: Any) -> None:
+    children = Children(new_url, child_env)
     try:
         assert children.start_together([("init",)] * 4) == ["1"] * 4
     finally:
         children.kill()
-    assert open_store(url, clock=clock).count(Fact) == {(): 1}
+    opened = open_store(new_url, clock=clock)
+    assert opened.count(Fact) == {(): 1}
+    opened.close()
 
 
 def test_a_writer_killed_at_any_moment_leaves_all_or_nothing(shared: Store, children: Children) -> None:

@@ -1,0 +1,114 @@
+"""The stores that the conformance suite of the `Store` port runs against: add an adapter here, nowhere else.
+
+An adapter gives the URL of an empty store, fresh for every test. A server that is not there is a failure, not a
+skip; the tests that need one bear the marker `servers`. Making a schema takes a server a second, so most tests get
+one that was used before and is empty again.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from db import open_store
+from db.schema import SCHEMA_FACT, TABLES
+from scheduler.clock import SystemClock
+from scheduler.core.ports import Where
+from scheduler.core.records import Fact
+
+_number = count(1)
+
+
+@dataclass(frozen=True)
+class StoreAdapter:
+    """One store under test."""
+
+    name: str
+    serve: Callable[[Path], AbstractContextManager[str]]  # scratch folder → URL, while the block runs
+    processes: bool = True  # can be opened by several processes
+    server: bool = False  # needs a server of its own
+
+
+@contextmanager
+def _file(folder: Path) -> Iterator[str]:
+    yield f"sqlite:///{folder}/the store.db"  # a blank in its name
+
+
+@contextmanager
+def _memory(_folder: Path) -> Iterator[str]:
+    yield "sqlite:///:memory:"
+
+
+def _name() -> str:
+    return f"t{os.getpid()}_{next(_number)}"
+
+
+@contextmanager
+def postgres(_folder: Path) -> Iterator[str]:
+    """An empty database on a PostgreSQL server, where time is the injected clock's."""
+    import psycopg
+
+    admin, name = _server("SYNERGY_TEST_POSTGRES"), _name()
+    with psycopg.connect(admin, autocommit=True) as raw:
+        raw.execute(f"CREATE DATABASE {name}")
+        yield f"{admin.rpartition('/')[0]}/{name}?clock=given"
+        raw.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextmanager
+def mariadb(_folder: Path) -> Iterator[str]:
+    """An empty database on a MariaDB server, where time is the injected clock's."""
+    import pymysql
+
+    parts, name = urlsplit(_server("SYNERGY_TEST_MARIADB")), _name()
+    with (
+        pymysql.connect(host=parts.hostname, port=parts.port or 3306, user="root") as raw,
+        raw.cursor() as sql,
+    ):
+        sql.execute(f"CREATE DATABASE {name}")
+        yield f"mariadb://{parts.netloc}/{name}?clock=given"
+        sql.execute(f"DROP DATABASE {name}")
+
+
+def _server(variable: str) -> str:
+    if variable not in os.environ:
+        pytest.skip(f"{variable} names no server")
+    return os.environ[variable]
+
+
+_kept: dict[str, str] = {}
+_open = ExitStack()
+atexit.register(_open.close)
+
+
+@contextmanager
+def again(adapter: StoreAdapter, folder: Path) -> Iterator[str]:
+    """The URL of an initialised empty store of `adapter`; on a server always the same, emptied after each test."""
+    if not adapter.server:
+        with adapter.serve(folder) as url:
+            yield url
+        return
+    if adapter.name not in _kept:
+        _kept[adapter.name] = _open.enter_context(adapter.serve(folder))
+    yield _kept[adapter.name]
+    store = open_store(_kept[adapter.name], clock=SystemClock(lambda: None))
+    with store.transaction() as tx:
+        for kind in TABLES:
+            tx.delete(kind, [Where("key", "!=", SCHEMA_FACT)] if kind is Fact else [])
+    store.close()
+
+
+ADAPTERS = [
+    StoreAdapter("sqlite-file", _file),
+    StoreAdapter("sqlite-memory", _memory, processes=False),
+    StoreAdapter("postgres", postgres, server=True),
+    StoreAdapter("mariadb", mariadb, server=True),
+]
