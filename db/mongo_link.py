@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -91,7 +92,7 @@ class Link:
         self.database = unquote_plus(parts.path.removeprefix("/"))
         self.shown = f"{parts.scheme}://{name}{colon and ':***'}{at}{self.hosts}/{self.database}"
         query = parse_qsl(parts.query, keep_blank_values=True)
-        given = {option.lower(): value for option, value in query}
+        self._given = given = {option.lower(): value for option, value in query}
         self._url = urlunsplit(parts._replace(query=urlencode([p for p in query if p[0] != "clock"])))
         self.options = {name: value for name, value in DEFAULTS.items() if name.lower() not in given}
         self.appname = given.get("appname", f"synergy {self.database}"[:128])
@@ -104,7 +105,9 @@ class Link:
         self._closed = False
         asked = ServerClock(self._ask_time)
         self.now: Callable[[], datetime] = asked.now if told == "server" else lambda: given_now(clock)
-        self._make().client.close()  # a URL that makes no sense is told at once
+        with warnings.catch_warnings():  # a URL that makes no sense is told at once
+            warnings.simplefilter("error", UserWarning)
+            self._make().client.close()
 
     def live(self) -> Live:
         """The client of this process. Raises StoreUnavailable once closed."""
@@ -132,7 +135,7 @@ class Link:
                 write_concern=DURABLE,
             )
             collections = {kind: database.get_collection(table.name) for kind, table in TABLES.items()}
-        except (ConfigurationError, InvalidName, ValueError, TypeError) as error:
+        except (ConfigurationError, InvalidName, ValueError, TypeError, UserWarning) as error:
             raise ConfigError(f"store {self.shown}: {self.masked(error)}") from error
         return Live(client, database, collections)
 
@@ -180,7 +183,7 @@ class Link:
         for host in self.hosts.split(","):
             client: MongoClient[Document] | None = None
             try:
-                client = MongoClient(self._url.replace(self.hosts, host, 1), directConnection=True, **options)
+                client = MongoClient(self._direct(host), **options)
                 hello = client.get_database("admin").command("hello")
             except (PyMongoError, ValueError):
                 continue
@@ -191,10 +194,20 @@ class Link:
                 return NOT_INITIATED
             if "setName" not in hello:
                 return STANDALONE
-            wanted = {name.lower(): value for name, value in parse_qsl(urlsplit(self._url).query)}
-            if wanted.get("replicaset", hello["setName"]) != hello["setName"]:
-                return f"its replica set is called {hello['setName']!r}, not {wanted['replicaset']!r}"
+            wanted = self._given.get("replicaset", hello["setName"])
+            if wanted != hello["setName"]:
+                return f"its replica set is called {hello['setName']!r}, not {wanted!r}"
         return None
+
+    def _direct(self, host: str) -> str:
+        """The URL of one host alone, whatever set it is in."""
+        parts = urlsplit(self._url)
+        about_the_set = ("replicaset", "directconnection", "loadbalanced", "srvmaxhosts", "srvservicename")
+        query = [(name, value) for name, value in parse_qsl(parts.query) if name.lower() not in about_the_set]
+        netloc = parts.netloc.replace(self.hosts, host)
+        return urlunsplit(
+            parts._replace(netloc=netloc, query=urlencode([*query, ("directConnection", "true")]))
+        )
 
     # --- errors
 
