@@ -17,6 +17,8 @@ from scheduler.core.slice import LOOK, Absent, OpenRow, Slice
 from scheduler.core.timeperiod import spoken
 from scheduler.core.timetable import Edge, Span
 
+AHEAD = 2048  # spans that are named beyond what is missing
+
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
@@ -137,9 +139,14 @@ def last_settled(s: Slice, spans: list[tuple[Edge, Span]]) -> int:
     return max((row.settled_seq for _, span in spans for row in s.jobs_in(span)), default=0)
 
 
-def gather_above(s: Slice, roots: list[Job], clip: Callable[[Span], Span] | None = None) -> None:
-    """Have what stands on any of `roots` gathered layer by layer, not root by root."""
-    _above(s, roots, clip)
+def gather_above(
+    s: Slice, roots: list[Job], clip: Callable[[Span], Span] | None = None, *, most: int | None = None
+) -> list[Job]:
+    """Every existing job that stands on any of `roots`, gathered layer by layer, not root by root.
+
+    It goes no further once there are more than `most`.
+    """
+    return list(_above(s, roots, clip, most).values())
 
 
 def stands_on(s: Slice, root: Job, clip: Callable[[Span], Span] | None = None) -> list[Job]:
@@ -150,24 +157,54 @@ def stands_on(s: Slice, root: Job, clip: Callable[[Span], Span] | None = None) -
     return [job for id_, job in _above(s, [root], clip).items() if id_ != root.id]
 
 
-def _above(s: Slice, roots: list[Job], clip: Callable[[Span], Span] | None = None) -> dict[str, Job]:
-    clip = clip or s.clip
+def _above(
+    s: Slice, roots: list[Job], clip: Callable[[Span], Span] | None = None, most: int | None = None
+) -> dict[str, Job]:
+    clipped = clip or s.clip
+
+    def follow(process: str, start: datetime, end: datetime) -> list[Span]:
+        edges = s.timetable.dependants(process)
+        spans = [clipped(s.timetable.dependant_span(edge, start, end)) for edge in edges]
+        return [span for span in spans if span.start < span.end]
+
     found: dict[str, Job] = {}
-    layer = roots
-    while layer:
-        spans = [
-            clip(s.timetable.dependant_span(edge, job.start, job.end))
-            for job in layer
-            for edge in s.timetable.dependants(job.process)
-        ]
-        spans = [span for span in dict.fromkeys(spans) if span.start < span.end]
-        missing = [("range", span) for span in spans if span not in s.ranges]
+    layer, walked = roots, 0
+    while layer and (most is None or len(found) <= most):
+        spans = dict.fromkeys(span for job in layer for span in follow(job.process, job.start, job.end))
+        missing = [span for span in spans if span not in s.ranges]
         if missing:
-            raise Absent(*missing)
-        layer = []
+            raise Absent(*[("range", span) for span in ahead(s, missing, follow, walked)])
+        layer, walked = [], walked + 1
         for span in spans:
             for job in s.jobs_in(span):
                 if job.id not in found:
                     found[job.id] = job
                     layer.append(job)
     return found
+
+
+def ahead(
+    s: Slice, missing: list[Span], follow: Callable[[str, datetime, datetime], list[Span]], layers: int
+) -> list[Span]:
+    """`missing`, and what a walk over edges asks for in as many layers after it as it has come through.
+
+    By arithmetic alone, and so only where the frontier has been: a chain of thousands of periods is gathered
+    by doubling, where period by period the walk would begin anew for each.
+    """
+    named = dict.fromkeys(missing)
+    layer = missing
+    for _ in range(min(layers, AHEAD)):
+        further: dict[Span, None] = {}
+        for span in layer:
+            row = s.known.rows.get(span.process)
+            if row is None or row.frontier is None:
+                continue
+            for period in islice(s.timetable.periods(span), LOOK):
+                if period.start >= row.frontier:
+                    break
+                further.update(dict.fromkeys(follow(span.process, period.start, period.end)))
+        layer = [span for span in further if span not in named and span not in s.ranges]
+        if not layer or len(named) >= AHEAD:
+            break
+        named.update(dict.fromkeys(layer))
+    return list(named)

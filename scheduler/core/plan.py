@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 from scheduler.core.errors import Refused
-from scheduler.core.inputs import gather_above, stands_on
+from scheduler.core.inputs import ahead, gather_above
 from scheduler.core.job import Job, job_id
 from scheduler.core.slice import Absent, Slice
 from scheduler.core.timeperiod import Timeperiod, count_between
@@ -48,11 +50,9 @@ def plan_reprocess(s: Slice, roots: list[Job], clip: Callable[[Span], Span] | No
     `clip` narrows it: what of a span is followed, all that exists without it.
     """
     effects: dict[str, Effect] = {}
-    gather_above(s, roots, clip)
-    for root in roots:
-        for job in (root, *stands_on(s, root, clip)):
-            effects.setdefault(job.id, Effect(job.id, _reset(job), job.state))
-    return _bounded(list(effects.values()))
+    for job in (*roots, *gather_above(s, roots, clip, most=CASCADE_MAX)):
+        effects.setdefault(job.id, Effect(job.id, _reset(job), job.state))
+    return _bounded(list(effects.values()), "or more ")
 
 
 def _reset(job: Job) -> str:
@@ -67,22 +67,17 @@ def plan_skip(s: Slice, roots: list[Job]) -> list[Effect]:
     layer: list[tuple[str, Timeperiod]] = [(job.process, s.span_of(job)) for job in roots]
     for job in roots:
         effects[job.id] = Effect(job.id, _skip(job), job.state)
+    walked = 0
     while layer:
-        below = [
-            Span(child, p.start, p.end) for name, p in layer if (child := s.timetable.child(name)) is not None
-        ]
-        beside = [
-            s.timetable.dependant_span(edge, p.start, p.end)
-            for name, p in layer
-            for edge in s.timetable.dependants(name)
-            if edge.kind == "dependency" and s.timetable.processes[edge.of].blocking == "dependencies"
-        ]
-        down = [span for span in map(s.clip, below) if span.start < span.end]
-        side = [span for span in map(s.clip, beside) if span.start < span.end]
+        down, side = [], []
+        for name, p in layer:
+            down += _below(s, name, p.start, p.end)
+            side += _beside(s, name, p.start, p.end)
         _check_size(s, len(effects), down)
-        missing = [("range", span) for span in (*down, *side) if span not in s.ranges]
+        missing = [span for span in dict.fromkeys((*down, *side)) if span not in s.ranges]
         if missing:
-            raise Absent(*missing)
+            raise Absent(*[("range", span) for span in ahead(s, missing, partial(_beside, s), walked)])
+        walked += 1
         layer = []
         for span in down:
             there = {job.timeperiod: job for job in s.jobs_in(span)}
@@ -101,6 +96,23 @@ def plan_skip(s: Slice, roots: list[Job]) -> list[Effect]:
     return _bounded(list(effects.values()))
 
 
+def _below(s: Slice, process: str, start: datetime, end: datetime) -> list[Span]:
+    """The children of a period that exist."""
+    child = s.timetable.child(process)
+    span = s.clip(Span(child, start, end)) if child is not None else None
+    return [span] if span is not None and span.start < span.end else []
+
+
+def _beside(s: Slice, process: str, start: datetime, end: datetime) -> list[Span]:
+    """What cannot be without a period: dependants whose blocking is `dependencies`."""
+    spans = [
+        s.clip(s.timetable.dependant_span(edge, start, end))
+        for edge in s.timetable.dependants(process)
+        if edge.kind == "dependency" and s.timetable.processes[edge.of].blocking == "dependencies"
+    ]
+    return [span for span in spans if span.start < span.end]
+
+
 def _skip(job: Job) -> str:
     if job.is_finished:
         return "none"
@@ -116,11 +128,11 @@ def _check_size(s: Slice, so_far: int, spans: list[Span]) -> None:
     _refuse(so_far + coming)
 
 
-def _bounded(effects: list[Effect]) -> list[Effect]:
-    _refuse(len(effects))
+def _bounded(effects: list[Effect], more: str = "") -> list[Effect]:
+    _refuse(len(effects), more)
     return effects
 
 
-def _refuse(number: int) -> None:
+def _refuse(number: int, more: str = "") -> None:
     if number > CASCADE_MAX:
-        raise Refused(f"this would touch {number:,} jobs; at most {CASCADE_MAX:,} at once: narrow it")
+        raise Refused(f"this would touch {number:,} {more}jobs; at most {CASCADE_MAX:,} at once: narrow it")
