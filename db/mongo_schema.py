@@ -97,14 +97,15 @@ def _make(live: Live, name: str, present: set[str]) -> None:
 
 def _is_ours(live: Live, shown: str, present: set[str]) -> bool:
     facts = TABLES[Fact].name
-    found = live.collections[Fact].find_one({"_id": SCHEMA_FACT}) if facts in present else None
+    # looked for after `present` was listed: what another process makes begins with it
+    found = live.collections[Fact].find_one({"_id": SCHEMA_FACT})
     if found is None:
         foreign = sorted(present - {facts})
         if foreign:
             raise ConfigError(
                 f"store {shown}: the database belongs to another program: it has a collection {foreign[0]!r}"
             )
-        if live.collections[Fact].find_one() is not None:
+        if live.collections[Fact].find_one({"_id": {"$ne": SCHEMA_FACT}}) is not None:
             raise _not_ours(shown)
         return False
     try:

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -78,6 +79,27 @@ def mariadb(_folder: Path) -> Iterator[str]:
         sql.execute(f"DROP DATABASE {name}")
 
 
+@contextmanager
+def mongodb(folder: Path) -> Iterator[str]:
+    """An empty database of a replica set, where time is the injected clock's; a private one if none is named."""
+    from pymongo import MongoClient
+
+    from tests.mongo_node import MongoNode, initiate
+
+    with ExitStack() as ours:
+        given = os.environ.get("SYNERGY_TEST_MONGODB")  # mongodb://host:port/?replicaSet=r
+        if given is None:
+            node = MongoNode(folder / "mongod", "--replSet=r")
+            ours.callback(node.stop)
+            node.start()
+            initiate([node])
+            given = f"mongodb://{node.host}/?replicaSet=r"
+        server, name = given.partition("?"), _name()
+        yield f"{server[0].rstrip('/')}/{name}?{server[2]}{server[2] and '&'}clock=given"
+        with MongoClient[dict[str, Any]](given) as client:
+            client.drop_database(name)
+
+
 def _server(variable: str) -> str:
     if variable not in os.environ:
         pytest.skip(f"{variable} names no server")
@@ -111,4 +133,5 @@ ADAPTERS = [
     StoreAdapter("sqlite-memory", _memory, processes=False),
     StoreAdapter("postgres", postgres, server=True),
     StoreAdapter("mariadb", mariadb, server=True),
+    StoreAdapter("mongodb", mongodb, server=True),
 ]

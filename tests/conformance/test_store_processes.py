@@ -85,14 +85,15 @@ def test_processes_claim_without_doubles(shared: Store, children: Children) -> N
     assert [owners.count(f"worker {i}") for i in range(3)] == claimed
 
 
-def test_five_hot_writers_are_served_fairly(shared: Store, children: Children) -> None:
+def test_five_hot_writers_are_served_fairly(shared: Store, shared_url: str, children: Children) -> None:
+    total = 5000 if shared_url.startswith("sqlite") else 1500  # a server's journal is slower
     names = [f"hot.{i}" for i in range(5)]
     with shared.transaction() as transaction:
         transaction.insert([Fact(key=name, value={"n": 0}) for name in [*names, "total"]])
-    children.start_together([("hot", name, "5000") for name in names])
+    children.start_together([("hot", name, str(total)) for name in names])
     counts = [shared.get(Fact, name).value["n"] for name in names]  # type: ignore[union-attr]
-    assert sum(counts) == 5000
-    assert min(counts) >= 1000 / 5, counts
+    assert sum(counts) == total
+    assert min(counts) >= total / 25, counts
 
 
 def test_processes_may_initialise_at_once(new_url: str, child_env: dict[str, str], clock: Any) -> None:
