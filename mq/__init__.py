@@ -13,10 +13,11 @@ __all__ = ["open_broker"]
 
 
 def open_broker(url: str) -> Broker:
-    """The broker of `url`: `embedded:///absolute/path/of/the/queue/file`, or `embedded:///:memory:`.
+    """The broker of `url`: `embedded:///absolute/path/of/the/queue/file`, or `amqp://user:password@host/vhost`.
 
-    The rest of an embedded URL is a path as it is, without percent escapes. Raises ConfigError if the URL
-    names no broker of ours, BrokerUnavailable if it cannot be used.
+    The rest of an embedded URL is a path as it is, without percent escapes, or `/:memory:`. What else an `amqp://`
+    or `amqps://` URL may say stands in `mq.rabbit_url`; it is not connected to before it is used. Raises ConfigError
+    if the URL names no broker of ours, BrokerUnavailable if it cannot be used.
     """
     scheme, separator, rest = url.partition("://")
     if separator and scheme == "embedded":
@@ -26,7 +27,12 @@ def open_broker(url: str) -> Broker:
         if path != ":memory:" and (not path.startswith("/") or path.endswith("/") or "\0" in path):
             raise ConfigError(f"broker {url!r}: expected embedded:///absolute/path/of/a/file")
         return EmbeddedBroker(path)
-    known = "embedded:///absolute/path/of/a/file"
+    if separator and scheme in ("amqp", "amqps"):
+        from mq.rabbit import RabbitBroker
+        from mq.rabbit_url import read_url
+
+        return RabbitBroker(read_url(url, _without_password(url)))
+    known = "amqp://user:password@host:port/vhost or embedded:///absolute/path/of/a/file"
     raise ConfigError(f"broker {_without_password(url)!r}: unknown scheme; expected {known}")
 
 

@@ -21,6 +21,11 @@ class BrokerAdapter:
     processes: bool = True  # can be reached from several processes
     descriptor: bool = True  # its consumers have a `fileno`
     strict: bool = True  # gives back to the old place, so order is exact also after a nack
+    priorities: bool = True  # the highest first
+    prompt: bool = (
+        True  # whatever was published is there at once, so `receive` may be asked with a time-out of 0
+    )
+    servers: bool = False  # needs a private server
 
 
 @contextmanager
@@ -41,8 +46,30 @@ def _memory(_folder: Path) -> Iterator[str]:
     yield "embedded:///:memory:"
 
 
+def _rabbit(options: str) -> Callable[[Path], AbstractContextManager[str]]:
+    @contextmanager
+    def serve(_folder: Path) -> Iterator[str]:
+        from tests.rabbit_node import shared_node
+
+        node = shared_node()
+        url = node.url(options)
+        yield url
+        node.delete_vhost(url)
+
+    return serve
+
+
 ADAPTERS = [
     BrokerAdapter("embedded", _file),
     BrokerAdapter("embedded-awkward-path", _awkward_file),
     BrokerAdapter("embedded-memory", _memory, processes=False, descriptor=False),
+    BrokerAdapter("rabbit-classic", _rabbit(""), prompt=False, servers=True),
+    BrokerAdapter(
+        "rabbit-quorum",
+        _rabbit("?queues=quorum"),
+        strict=False,
+        priorities=False,  # before RabbitMQ 4
+        prompt=False,
+        servers=True,
+    ),
 ]

@@ -34,9 +34,9 @@ def main(url: str) -> None:
                     result = consumer.receive(*arguments)
                 case "ack":
                     consumer.ack(arguments[0])
-                case "drain":  # take and ack in small bites until the queue is empty
+                case "drain":  # take and ack in small bites until the queue is empty for so many seconds
                     result = []
-                    while messages := consumer.receive(7, 0):
+                    while messages := consumer.receive(7, *arguments):
                         result += [message.body for message in messages]
                         consumer.ack([message.tag for message in messages])
                 case "waiting":  # answers twice: as it begins to wait, and with what came
