@@ -21,6 +21,7 @@ from typing import Any
 from commands.site import Site
 from commands.table import show
 from scheduler.control import EXPIRY_S, Reader, submit, wait
+from scheduler.core import plan
 from scheduler.core.command import DONE, PENDING, RUNNING, Command
 from scheduler.core.errors import InvalidRequest, NotFound, Refused, Unavailable
 from scheduler.core.job import job_id
@@ -32,7 +33,6 @@ from settings import add_options, overrides_of
 WAIT_S = 2.0
 NOT_TAKEN = Unavailable.exit_code
 EXIT_CODES = {400: InvalidRequest.exit_code, 404: NotFound.exit_code, 409: Refused.exit_code}
-PERIODS_MAX = 1000
 SHOWN_MAX = 200
 SPAN = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>s|min|m|h|d)")
 UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -90,8 +90,8 @@ class Desk:
         labels = []
         for period in found:
             labels.append(period.label)
-            if len(labels) > PERIODS_MAX:
-                raise InvalidRequest(f"{text}: more than {PERIODS_MAX:,} periods; narrow it")
+            if len(labels) > plan.CASCADE_MAX:
+                raise InvalidRequest(f"{text}: more than {plan.CASCADE_MAX:,} periods; narrow it")
         if not labels:
             raise InvalidRequest(f"{text}: its end is before its beginning")
         return labels

@@ -20,11 +20,11 @@ from scheduler.core.command import COMMAND_VERBS, DONE, EXPIRED, REFUSED, Comman
 from scheduler.core.errors import InvalidRequest, NotFound
 from scheduler.core.job import Job
 from scheduler.core.lifecycle import JOB
+from scheduler.core.plan import check_number
 
 ACTOR = "local"  # without users everyone is
 FIELDS = ("id", "verb", "target", "arguments", "reason", "seen")
 VERBS = tuple(verb for verb in COMMAND_VERBS if verb != "late_data")  # that one is for workers
-JOBS_MAX = 1000
 REASON_MAX = 1000
 ID = re.compile(r"[\w.:@#-]{1,80}", re.ASCII)
 
@@ -42,7 +42,7 @@ class Ask:
 
 
 def parse(site: Site, body: Any) -> Ask:
-    """A request's body as what is asked for. Raises InvalidRequest or NotFound; stores nothing."""
+    """A request's body as what is asked for. Raises InvalidRequest, NotFound or Refused; stores nothing."""
     if not isinstance(body, dict):
         raise InvalidRequest("the body must be a JSON object with verb, target, arguments, reason and seen")
     for name in body:
@@ -77,8 +77,7 @@ def _check_target(site: Site, verb: str, kind: str, target: Mapping[str, Any]) -
         jobs = target.get("jobs")
         if not isinstance(jobs, list) or not jobs or not all(isinstance(job, str) for job in jobs):
             raise InvalidRequest(f'{verb} needs target {{"jobs": ["process@timeperiod", …]}}')
-        if len(jobs) > JOBS_MAX:
-            raise InvalidRequest(f"{len(jobs):,} jobs in one command; at most {JOBS_MAX:,}: narrow it")
+        check_number(len(jobs))
         there = queries.jobs_by_id(site, dict.fromkeys(jobs))
         for job in jobs:
             if job not in there:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mx")
 
-BODY_MAX = 64 * 1024
+BODY_MAX = 2 * 1024 * 1024  # 10,000 jobs by name, with what was seen of each
 
 
 class MxRequest(Request):

@@ -32,7 +32,7 @@ from scheduler.core.inputs import gather_above
 from scheduler.core.job import Job
 from scheduler.core.late import drop_late, late_data, narrow_late, postpone
 from scheduler.core.lifecycle import PROCESS
-from scheduler.core.plan import Effect, outcome_of, plan_reprocess, plan_skip, touched
+from scheduler.core.plan import Effect, check_number, outcome_of, plan_reprocess, plan_skip, touched
 from scheduler.core.ports import Change
 from scheduler.core.process import NAME
 from scheduler.core.records import Fact, ProcessRow
@@ -42,7 +42,8 @@ from scheduler.core.strategy import assess
 from scheduler.core.timeperiod import Qualifier
 from scheduler.core.trigger import parse_trigger
 
-JOBS_A_COMMAND = 1000
+JOBS_TOLD = 100  # in the event of a command
+WAITING_MAX = 1000  # named, of those that wait for a process which is expired
 TAGS_MAX = 20
 TAG = re.compile(r"[^\s,]{1,64}")
 RATE_MAX = 1_000_000  # of the business clock; as scheduler.clock has it
@@ -94,10 +95,18 @@ def _resolve(
         data={
             "command": command.id,
             "verb": command.verb,
-            "target": command.target,
+            "target": _shortened(command.target),
             "reason": command.reason,
         },
     )
+
+
+def _shortened(target: dict[str, Any]) -> dict[str, Any]:
+    """A target for an event: the first of many jobs, and how many they are; the command's row has them all."""
+    jobs = target.get("jobs")
+    if not isinstance(jobs, list) or len(jobs) <= JOBS_TOLD:
+        return target
+    return {**target, "jobs": jobs[:JOBS_TOLD], "number": len(jobs)}
 
 
 def _check_seen(s: Slice, command: Command) -> None:
@@ -111,8 +120,7 @@ def _jobs(s: Slice, command: Command) -> list[Job]:
     ids = command.target.get("jobs")
     if not isinstance(ids, list) or not ids or not all(isinstance(id_, str) for id_ in ids):
         raise InvalidRequest(f"{command.verb} needs jobs, such as ['flights_daily@2013070400'], got {ids!r}")
-    if len(ids) > JOBS_A_COMMAND:
-        raise Refused(f"{len(ids):,} jobs in one command; at most {JOBS_A_COMMAND:,}: narrow it")
+    check_number(len(ids))
     missing = [("job", id_) for id_ in ids if id_ not in s.jobs]
     if missing:
         raise Absent(*missing)
@@ -369,7 +377,7 @@ def _waiting_for(s: Slice, name: str) -> list[str]:
     """Open jobs of the processes that stand on this one."""
     ids: list[str] = []
     for edge in s.timetable.dependants(name):
-        found, _ = s.window(edge.of, None, JOBS_A_COMMAND)
+        found, _ = s.window(edge.of, None, WAITING_MAX)
         ids += [id_ for id_ in found if id_ not in ids]
     return ids
 

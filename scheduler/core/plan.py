@@ -125,14 +125,15 @@ def _check_size(s: Slice, so_far: int, spans: list[Span]) -> None:
     for span in spans:
         process = s.timetable.processes[span.process]
         coming += count_between(span.start, span.end, process.qualifier, process.grouping)
-    _refuse(so_far + coming)
+    check_number(so_far + coming)
 
 
 def _bounded(effects: list[Effect], more: str = "") -> list[Effect]:
-    _refuse(len(effects), more)
+    check_number(len(effects), more)
     return effects
 
 
-def _refuse(number: int, more: str = "") -> None:
+def check_number(number: int, more: str = "") -> None:
+    """The one limit of commands, plans and cascades. Raises Refused with the number."""
     if number > CASCADE_MAX:
         raise Refused(f"this would touch {number:,} {more}jobs; at most {CASCADE_MAX:,} at once: narrow it")

@@ -143,3 +143,20 @@ def test_when_it_is_given_up() -> None:
 
 def test_republishing_doubles() -> None:
     assert [republish_delay(uow(publishes=n)).total_seconds() for n in range(4)] == [60, 120, 240, 480]
+
+
+def test_50_a_bulk_command_takes_as_many_jobs_as_a_cascade() -> None:
+    """One limit, and the answer names the number; the event of the command does not repeat thousands of names."""
+    w = World([managed("n", "m:f", "minutely")], start="2020050100", now="2020-05-01T00:00:30")
+    w.clock.advance(1500 * 60)
+    w.settle()
+    named = [job.id for job in w.jobs("n")][:1400]
+    done = w.command("skip", named)
+    assert (done.state, done.message) == ("done", "1400 jobs changed")
+    told = (w.events("command.done")[-1].data or {})["target"]
+    assert (told["jobs"], told["number"]) == (named[:100], 1400)
+    refused = w.command("skip", [f"n@{number:012}" for number in range(10_001)])
+    assert (refused.status, refused.message) == (
+        409,
+        "this would touch 10,001 jobs; at most 10,000 at once: narrow it",
+    )
