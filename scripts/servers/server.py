@@ -1,0 +1,253 @@
+"""A server as a private process: started, awaited, killed, frozen, started again, and gone in the end.
+
+The subclasses say what its command is, when it answers, and how one gets an empty database from it. Every method
+may be called from any thread, one at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from types import TracebackType
+from typing import ClassVar, Self
+
+import psutil
+
+from scripts.servers.guard import MARK, guard, kill, sweep
+from scripts.servers.parts import HOST, ServerError, free_port, last_words, make_folder
+
+UP_S = 90.0
+DOWN_S = 30.0
+LOOK_S = 0.05
+KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "DOCKER_HOST", "DOCKER_CONTEXT")
+
+
+class Server(ABC):
+    """One private server. Not started yet; as a context manager it is started, and closed in the end.
+
+    `folder` holds its data and logs, `port` is the same for its whole life.
+    """
+
+    name: ClassVar[str]  # short: of its folder, of messages
+    setting: ClassVar[str] = ""  # the setting of ours that takes its URL: store_url or broker_url
+    stop_signal: ClassVar[int] = signal.SIGTERM
+
+    def __init__(self, inside: Path | None = None) -> None:
+        self.folder = make_folder(self.name, inside)
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_prepared = False
+        guard.watch(self.folder)
+
+    # -- what a subclass says ---------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """The URL of the server's first database, or virtual host."""
+
+    @abstractmethod
+    def fresh(self) -> str:
+        """The URL of an empty one, which nobody else uses."""
+
+    @abstractmethod
+    def _command(self) -> list[str]:
+        """Its command line."""
+
+    @abstractmethod
+    def _answers(self) -> bool:
+        """Whether it does what it is there for. May raise OSError, which is a no."""
+
+    def _prepare(self) -> None:
+        """Before the first start: make its files."""
+
+    def _welcome(self) -> None:
+        """After the first start: make its users."""
+
+    def _environment(self) -> dict[str, str]:
+        """Variables of its own."""
+        return {}
+
+    @property
+    def user(self) -> str | None:
+        """Who it runs as, if not as we do."""
+        return None
+
+    def logs(self) -> list[Path]:
+        """Its own logs, beside what it printed."""
+        return []
+
+    # -- its life ---------------------------------------------------------------------------------------
+
+    @property
+    def host(self) -> str:
+        """Its address, with the port."""
+        return f"{HOST}:{self.port}"
+
+    @property
+    def pid(self) -> int | None:
+        """Its process, if it runs."""
+        return self._process.pid if self.is_running and self._process else None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its process is there; a paused one is."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> Self:
+        """Start it, and return when it answers; a second time on the same port and data. Raises ServerError."""
+        self.launch()
+        self.await_ready()
+        return self
+
+    def launch(self) -> None:
+        """Start it and do not wait. Raises ServerError."""
+        if self.is_running:
+            raise ServerError(f"{self.name} on port {self.port} runs already")
+        if not self.folder.is_dir():
+            raise ServerError(f"{self.name} on port {self.port} was closed")
+        if not self._is_prepared:
+            self._prepare()
+        self._process = self._spawn(self._command())
+
+    def await_ready(self) -> None:
+        """Wait until it answers. Raises ServerError with its log if it ended, or did not within 90 s."""
+        until = time.monotonic() + UP_S
+        while not self._is_ready():
+            process = self._process
+            if process is None or process.poll() is not None:
+                code = process.returncode if process else None
+                self.kill()
+                raise ServerError(f"{self.name} ended with exit code {code}:\n{self.said()}")
+            if time.monotonic() > until:
+                self.kill()
+                raise ServerError(f"{self.name} did not answer within {UP_S:g} s:\n{self.said()}")
+            time.sleep(LOOK_S)
+        if not self._is_prepared:
+            self._welcome()
+            self._is_prepared = True
+
+    def stop(self) -> None:
+        """Ask it to end, and wait; its data stays. Does nothing if it does not run."""
+        process = self._process
+        if process is None:
+            return
+        if process.poll() is None:
+            self.resume()
+            kill(process.pid, self.stop_signal)
+            try:
+                process.wait(DOWN_S)
+            except subprocess.TimeoutExpired:
+                pass
+        self.kill()
+
+    def kill(self) -> None:
+        """kill -9, with all that belongs to it; its data stays. Does nothing if it does not run."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        for pid in self._family(process):
+            kill(pid, signal.SIGKILL)
+        process.wait()
+        sweep(self.folder)
+
+    def pause(self) -> None:
+        """SIGSTOP: it keeps its connections and answers nobody. Raises ServerError if it does not run."""
+        if self._process is None or self._process.poll() is not None:
+            raise ServerError(f"{self.name} on port {self.port} does not run")
+        for pid in self._family(self._process):
+            kill(pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT. Does nothing if it does not run."""
+        if self._process is not None:
+            for pid in self._family(self._process):
+                kill(pid, signal.SIGCONT)
+
+    def close(self) -> None:
+        """End it and delete its folder. May be called twice."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        guard.forget(self.folder)
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def said(self) -> str:
+        """The end of what it printed and logged."""
+        return last_words(self.folder / "out", *self.logs())
+
+    # -- small parts ------------------------------------------------------------------------------------
+
+    def _is_ready(self) -> bool:
+        try:
+            return self._answers()
+        except OSError:
+            return False
+
+    def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
+        with (self.folder / "out").open("ab") as out:
+            try:
+                return subprocess.Popen(
+                    command,
+                    env=self._surroundings(),
+                    cwd=self.folder,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=out,
+                    start_new_session=True,
+                    user=self.user,
+                    group=self.user,
+                    extra_groups=None if self.user is None else [],
+                )
+            except OSError as error:
+                raise ServerError(f"{self.name}: {command[0]} cannot be run ({error.strerror})") from error
+
+    def _run(self, command: list[str], limit_s: float = 60.0) -> str:
+        """Run a tool of the server to its end; what it printed. Raises ServerError."""
+        try:
+            done = subprocess.run(
+                command,
+                env=self._surroundings(),
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=limit_s,
+                user=self.user,
+                group=self.user,
+                extra_groups=None if self.user is None else [],
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ServerError(f"{self.name}: {command[0]} failed: {error}") from error
+        if done.returncode != 0:
+            raise ServerError(
+                f"{self.name}: {command[0]} ended with exit code {done.returncode}:\n{done.stdout}{done.stderr}"
+            )
+        return done.stdout
+
+    def _surroundings(self) -> dict[str, str]:
+        kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+        return {**kept, "HOME": str(self.folder), **self._environment(), MARK: str(self.folder)}
+
+    def _family(self, process: subprocess.Popen[bytes]) -> list[int]:
+        """Its process, the descendants behind it."""
+        try:
+            first = psutil.Process(process.pid)
+            return [process.pid, *(child.pid for child in first.children(recursive=True))]
+        except psutil.NoSuchProcess:
+            return []
