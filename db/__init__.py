@@ -20,6 +20,9 @@ ADAPTERS = {
     "mysql": "db.mariadb",
 }
 
+# scheme of the URL -> the extra of the package that brings its driver
+EXTRAS = {"mongodb": "mongo", "postgresql": "postgres", "mariadb": "mysql"}
+
 
 def open_store(url: str, *, clock: Clock, synchronous: str = "NORMAL", maintain: bool = False) -> Store:
     """The store at `url`: `sqlite:////abs/path`, or `sqlite:///:memory:` for one that dies with this object.
@@ -35,7 +38,15 @@ def open_store(url: str, *, clock: Clock, synchronous: str = "NORMAL", maintain:
         raise ConfigError(
             f"store {scheme!r}: no such kind of store; there are: {', '.join(sorted(ADAPTERS))}"
         )
-    store: Store = import_module(module).open_adapter(
-        url, clock=clock, synchronous=synchronous, maintain=maintain
-    )
+    try:
+        adapter = import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "db").partition(".")[0] in ("db", "scheduler"):
+            raise
+        raise ConfigError(
+            f"store {scheme!r}: its driver is not installed ({error.name}); from a clone: "
+            f"`SYNERGY_EXTRAS={EXTRAS.get(scheme, scheme)} ./launch.py …`, "
+            f"else `pip install 'synergy-scheduler[{EXTRAS.get(scheme, scheme)}]'`"
+        ) from error
+    store: Store = adapter.open_adapter(url, clock=clock, synchronous=synchronous, maintain=maintain)
     return store

@@ -27,7 +27,7 @@ from simulation.faults import Odds, Script
 from simulation.model import Broken
 from simulation.operator import Operator
 from simulation.rest import check_rest
-from simulation.world import World
+from simulation.world import MEMORY, World
 
 STORY = 30
 CHUNK_S = 1800.0
@@ -76,11 +76,17 @@ class Run:
     """The course of one seed."""
 
     def __init__(
-        self, seed: int, *, given: Stage | None = None, script: Script | None = None, calm: bool = False
+        self,
+        seed: int,
+        *,
+        given: Stage | None = None,
+        script: Script | None = None,
+        calm: bool = False,
+        store: str = MEMORY,
     ) -> None:
         self.seed = seed
         self.stage = given or stage(seed)
-        self.world = World(seed, self.stage.context, self.stage.begin)
+        self.world = World(seed, self.stage.context, self.stage.begin, store)
         self.world.checker = self.checker = Checker(self.world)
         self.world.script = script
         self.rng = self.world.rng
@@ -253,6 +259,6 @@ def _data(event: Event) -> str:
     return json.dumps(data) if data else ""
 
 
-def run_seed(seed: int, **theme: str) -> Result:
-    """Play one seed; `theme` as in `contexts.stage`."""
-    return Run(seed, given=stage(seed, **theme)).play()
+def run_seed(seed: int, store: str = MEMORY, **theme: str) -> Result:
+    """Play one seed on the store at this URL, which is emptied first; `theme` as in `contexts.stage`."""
+    return Run(seed, given=stage(seed, **theme), store=store).play()

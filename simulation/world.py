@@ -15,11 +15,13 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from db import open_store
+from db.schema import SCHEMA_FACT, TABLES
 from mq import open_broker
 from scheduler.clock import ManualClock
-from scheduler.core.ports import REPORT_QUEUE, Outgoing
+from scheduler.core.errors import Refused
+from scheduler.core.ports import REPORT_QUEUE, Outgoing, Store, Where
 from scheduler.core.process import Context
-from scheduler.core.records import Lease
+from scheduler.core.records import Fact, Lease
 from scheduler.core.timetable import Timetable
 from simulation.executor import Execution, Habits, Sink
 from simulation.faults import Faulty, Odds, Script
@@ -28,21 +30,40 @@ if TYPE_CHECKING:
     from simulation.actors import Actor
     from simulation.checker import Checker
 
+MEMORY = "sqlite:///:memory:"
+OURS = "simulation"  # the fact that marks a store as one that simulations may empty
 DEEPEST = 3  # freezes within freezes
 TRACE = 4000
+
+
+def opened(url: str, clock: ManualClock) -> Store:
+    """The store at `url`, emptied, and told to go by `clock`. Raises Refused if it holds anything of others."""
+    if not url.startswith("sqlite") and "clock=" not in url:
+        url += f"{'&' if '?' in url else '?'}clock=given"
+    store = open_store(url, clock=clock)
+    store.init()
+    if store.get(Fact, OURS) is None and any(
+        store.find(kind, limit=1) for kind in TABLES if kind is not Fact
+    ):
+        store.close()
+        raise Refused("the store is in use: a simulation empties it first, so it wants one of its own")
+    with store.transaction() as tx:
+        for kind in TABLES:
+            tx.delete(kind, (Where("key", "!=", SCHEMA_FACT),) if kind is Fact else ())
+        tx.insert([Fact(key=OURS, value={})])
+    return store
 
 
 class World:
     """Everything that one simulated run shares."""
 
-    def __init__(self, seed: int, context: Context, begin: datetime) -> None:
+    def __init__(self, seed: int, context: Context, begin: datetime, store: str = MEMORY) -> None:
         self.seed = seed
         self.rng = Random(f"{seed}/world")
         self.context = context
         self.timetable = Timetable(context)
         self.clock = ManualClock(begin)
-        self.store = open_store("sqlite:///:memory:", clock=self.clock)
-        self.store.init()
+        self.store = opened(store, self.clock)
         self.broker = open_broker("embedded:///:memory:")
         self.odds, self.habits, self.sink = Odds(), Habits(), Sink()
         self.script: Script | None = None
