@@ -407,9 +407,9 @@ def _ended(s: Slice, job: Job, uow: Uow) -> list[Item]:
     if processed and uow.more and job.state == "in_progress":
         sets["more"] = True
     if uow.state == "canceled":
-        sets["warning"] = f"run {uow.run}: {uow_reason(uow)}: {uow.error}"
+        sets["warning"] = f"run {uow.run}: {uow_reason(uow, process)}: {uow.error}"
     if process is None or decides(process, job, uow):
-        found = outcome(job, uow)
+        found = outcome(job, uow, process)
         assert found.act is not None
         sets.pop("more", None)
         return settle(s, job, found.act, found.reason, found.detail, **sets)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from scheduler.core.event import history_entries
 from scheduler.core.inputs import (
     Blocker,
     all_children_skipped,
@@ -29,6 +30,7 @@ from scheduler.core.inputs import (
 )
 from scheduler.core.job import Job
 from scheduler.core.process import Process
+from scheduler.core.retry import reason_to_give_up
 from scheduler.core.slice import Slice
 from scheduler.core.timetable import Edge, Span
 from scheduler.core.uow import Uow
@@ -106,11 +108,18 @@ def assess(s: Slice, job: Job, *, everything: bool = False) -> Assessment:
         return Assessment(blockers=(Blocker("retired", f"{job.process} is not registered any more"),))
     if job.uow_open:
         return _with_uow(s, job, process)
+    if job.state == "in_progress" and process.machine == "discrete" and _is_over(s, job):
+        found = _by_machine(s, job, process, everything=False)
+        if found.act is not None and found.act not in DISPATCHES:
+            return found
     own += _own_blockers(s, job, process)
     if everything:
         return _everything(s, job, process, own)
-    if own:
-        return Assessment(blockers=(own[0],))
+    return Assessment(blockers=(own[0],)) if own else _now(s, job, process)
+
+
+def _now(s: Slice, job: Job, process: Process) -> Assessment:
+    """What the machine would do, if readiness and places allow it."""
     found = _by_machine(s, job, process, everything=False)
     if found.act in DISPATCHES:
         found = _readiness(s, job, process, found)
@@ -199,6 +208,12 @@ def _with_uow(s: Slice, job: Job, process: Process) -> Assessment:
             ),
         )
     )
+
+
+def _is_over(s: Slice, job: Job) -> bool:
+    """Its process expired or was deleted: what ran still decides, and nothing new is requested."""
+    row = s.known.rows.get(job.process)
+    return row is not None and row.state in ("expired", "deleted")
 
 
 def _own_blockers(s: Slice, job: Job, process: Process) -> list[Blocker]:
@@ -313,35 +328,39 @@ def _closed_run(s: Slice, job: Job, process: Process, *, everything: bool) -> As
         return Assessment("dispatch_final")
     if job.state == "embryo":
         return Assessment("dispatch")
-    return _discrete_again(s, job, spans)
+    return _discrete_again(s, job, process, spans)
 
 
-def _discrete_again(s: Slice, job: Job, spans: list[tuple[Edge, Span]]) -> Assessment:
+def _discrete_again(s: Slice, job: Job, process: Process, spans: list[tuple[Edge, Span]]) -> Assessment:
     """`discrete` + `normal`, after its early run: take its outcome, or run once more over newer inputs."""
     if last_settled(s, spans) >= job.requested_seq:
         return Assessment("dispatch_final")
     uow = s.uow(job.uow or "")
     if uow is None:
         return Assessment("dispatch_final")
-    return outcome(job, uow)
+    return outcome(job, uow, process)
 
 
-def outcome(job: Job, uow: Uow) -> Assessment:
+def outcome(job: Job, uow: Uow, process: Process | None) -> Assessment:
     """How a job ends by the unit of work that decides it."""
     if uow.state == "processed" or (uow.state == "noop" and job.produced):
         return Assessment("complete")
     if uow.state == "noop":
         return Assessment("no_data", detail=uow.error)
-    return Assessment("skip", uow_reason(uow), uow.error)
+    return Assessment("skip", uow_reason(uow, process), uow.error)
 
 
-def uow_reason(uow: Uow) -> str:
-    """Why a canceled unit of work ended, as a job's reason."""
-    if uow.permanent:
-        return "failed"
-    if uow.timed_out:
-        return "timed_out"
-    return "retries_exhausted" if uow.failures or uow.losses else "canceled"
+def uow_reason(uow: Uow, process: Process | None) -> str:
+    """Why a canceled unit of work ended, as a job's reason.
+
+    `retries_exhausted` and `lost` say that all tries were used up; what was given up before (its process expired)
+    has failed, and what its own code canceled is canceled, however often it failed before.
+    """
+    verbs = [line["verb"] for line in history_entries(uow.history)]
+    if "cancel" in verbs:  # no retry comes after it
+        return "canceled"
+    why = reason_to_give_up(process.retry, uow) if process is not None else None
+    return why or ("timed_out" if uow.timed_out else "failed")
 
 
 def _readiness(s: Slice, job: Job, process: Process, found: Assessment) -> Assessment:

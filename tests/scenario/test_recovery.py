@@ -50,7 +50,7 @@ def test_a_uow_lost_too_often_is_given_up() -> None:
         w.accept("h@2020050100#1")
         w.wait(60)
     job = w.job("h@2020050100")
-    assert (job.state, job.reason) == ("skipped", "retries_exhausted")
+    assert (job.state, job.reason) == ("skipped", "lost")
 
 
 def test_28_a_renewed_lease_is_never_given_to_anybody_else() -> None:

@@ -547,7 +547,7 @@ def test_a_failed_job_is_summed_up_with_its_reason() -> None:
     world.go("2020-05-04T12:10")
     prune_all(world)
     (only,) = events_of(world, "hourly", "2020050100")
-    assert (only.data or {})["reason"] == "retries_exhausted"
+    assert (only.data or {})["reason"] == "failed"
     assert (only.data or {})["detail"] == "ValueError: no"
     check_replay(world)
 

@@ -139,6 +139,50 @@ def test_54_retries_are_exhausted_after_max_retries() -> None:
     assert w.uow("h@2020050100#1").state == "canceled"
 
 
+def test_54_where_nothing_is_retried_it_failed() -> None:
+    w = hourly(retry=Retry(max_retries=0))
+    w.work("h@2020050100#1", "fail", error="ValueError: bad row")
+    job = w.job("h@2020050100")
+    assert (job.state, job.reason, job.detail) == ("skipped", "failed", "ValueError: bad row")
+
+
+@pytest.mark.parametrize("verb", ["expire", "delete"])
+@pytest.mark.parametrize("failures", [1, 2])
+def test_what_is_given_up_with_retries_left_has_failed(verb: str, failures: int) -> None:
+    w = hourly(retry=Retry(max_retries=3, delay_s=1, jitter=0))
+    for n in range(failures):
+        w.work("h@2020050100#1", "fail")
+        if n + 1 < failures:
+            w.wait(60)
+    assert w.uow("h@2020050100#1").state == "invalid"
+    w.command(verb, {"process": "h"})
+    job = w.job("h@2020050100")
+    assert (w.uow("h@2020050100#1").state, job.state, job.reason) == ("canceled", "skipped", "failed")
+
+
+@pytest.mark.parametrize("outcome", ["succeed", "no_data"])
+@pytest.mark.parametrize("verb", ["expire", "delete"])
+def test_what_ran_when_its_process_expired_is_decided(verb: str, outcome: str) -> None:
+    """§4: running ones end and are decided, also where inputs may come after the run."""
+    w = hourly()
+    w.accept("h@2020050100#1")
+    w.command(verb, {"process": "h"})
+    assert w.job("h@2020050100").state == "in_progress"
+    w.finish("h@2020050100#1", outcome)
+    w.settle()
+    assert w.job("h@2020050100").state == {"succeed": "processed", "no_data": "noop"}[outcome]
+    assert w.open_uows("h") == []
+
+
+def test_what_its_own_code_cancels_after_a_failure_is_canceled() -> None:
+    w = hourly(retry=Retry(max_retries=3, delay_s=1, jitter=0))
+    w.work("h@2020050100#1", "fail")
+    w.wait(60)
+    w.work("h@2020050100#1", "cancel", error="given up")
+    job = w.job("h@2020050100")
+    assert (job.state, job.reason) == ("skipped", "canceled")
+
+
 def test_a_permanent_error_is_not_retried() -> None:
     w = hourly()
     w.work("h@2020050100", "fail", permanent=True, error="no such table")
