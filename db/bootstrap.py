@@ -49,10 +49,12 @@ def _version(database: Database, statements: Statements, session: Session) -> in
     return version
 
 
-def create_schema(database: Database, statements: Statements, session: Session) -> None:
-    """Create what is absent, inside the transaction that the session has begun."""
+def create_schema(
+    database: Database, statements: Statements, session: Session, *, anew: bool = False
+) -> None:
+    """Create what is absent, inside the transaction that the session has begun; indexes only if `anew`."""
     database.prepare_schema(session)
-    if is_complete(database, statements, session):  # somebody else was faster
+    if is_complete(database, statements, session) and not anew:  # somebody else was faster
         return
     for kind in sorted(TABLES, key=lambda kind: kind is not Fact):
         for sql in statements.schema(kind):

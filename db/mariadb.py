@@ -334,6 +334,14 @@ class MariadbDatabase(Database):
         )
         return {name for (name,) in found}
 
+    def indexes(self, session: Session) -> set[str]:
+        """As `Database.indexes`."""
+        found = session.query(
+            "SELECT DISTINCT index_name FROM information_schema.statistics WHERE table_schema = DATABASE()",
+            (),
+        )
+        return {name for (name,) in found}
+
     def translate(self, error: Exception) -> Exception:
         """As `Database.translate`."""
         code = error.args[0] if error.args and isinstance(error.args[0], int) else None

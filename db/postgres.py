@@ -249,6 +249,11 @@ class PostgresDatabase(Database):
         )
         return {name for (name,) in found}
 
+    def indexes(self, session: Session) -> set[str]:
+        """As `Database.indexes`."""
+        found = session.query("SELECT indexname FROM pg_indexes WHERE schemaname = current_schema()", ())
+        return {name for (name,) in found}
+
     def prepare_schema(self, session: Session) -> None:
         """As `Database.prepare_schema`: two that create the same table at once would get errors."""
         session.query("SELECT pg_advisory_xact_lock(%s)", (SCHEMA_LOCK,))

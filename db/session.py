@@ -79,6 +79,10 @@ class Database(ABC):
     def tables(self, session: Session) -> set[str]:
         """The names of the tables that are there."""
 
+    @abstractmethod
+    def indexes(self, session: Session) -> set[str]:
+        """The names of the indexes that are there."""
+
     def prepare(self) -> None:
         """Before the schema is looked at: may refuse (ConfigError) what is not ours, untouched."""
 

@@ -222,7 +222,26 @@ class SqlStore:
     def end_session(self, lease: Lease) -> None:
         """As `Store.end_session`: nothing is to be done."""
 
-    # --- for tests and `store check`
+    # --- for tests, `store check` and `store repair`
+
+    def absent(self) -> list[str]:
+        """Tables and indexes that should be there and are not: "table jobs", "index jobs_open"."""
+        with self._session() as session:
+            tables, indexes = self.database.tables(session), self.database.indexes(session)
+        lost = [f"table {table.name}" for table in TABLES.values() if table.name not in tables]
+        here = [table for table in TABLES.values() if table.name in tables]
+        return lost + [f"index {i.name}" for table in here for i in table.indexes if i.name not in indexes]
+
+    def complete(self) -> None:
+        """Make what is absent; of a database that is ours. Raises ConfigError, StoreUnavailable."""
+        with self._session() as session:
+            session.begin()
+            try:
+                create_schema(self.database, self.statements, session, anew=True)
+            except BaseException:
+                session.rollback()
+                raise
+            session.commit()
 
     def explain(
         self, kind: type, where: Sequence[Where] = (), order: Sequence[str] = (), limit: int | None = None

@@ -259,6 +259,10 @@ class SqliteDatabase(Database):
         """As `Database.tables`."""
         return {name for (name,) in session.query("SELECT name FROM sqlite_master WHERE type = 'table'", ())}
 
+    def indexes(self, session: Session) -> set[str]:
+        """As `Database.indexes`."""
+        return {name for (name,) in session.query("SELECT name FROM sqlite_master WHERE type = 'index'", ())}
+
     def settle(self, session: Session) -> None:
         """As `Database.settle`: WAL mode, which the file remembers."""
         if self.path == MEMORY:

@@ -14,18 +14,18 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
-
-import pytest
+from typing import Any, TypeVar
 
 from db import open_store
 from db.schema import SCHEMA_FACT, TABLES
 from scheduler.clock import SystemClock
 from scheduler.core.ports import Where
 from scheduler.core.records import Fact
+from scripts import servers
 
 _number = count(1)
+_open = ExitStack()
+atexit.register(_open.close)
 
 
 @dataclass(frozen=True)
@@ -55,28 +55,19 @@ def _name() -> str:
 @contextmanager
 def postgres(_folder: Path) -> Iterator[str]:
     """An empty database on a PostgreSQL server, where time is the injected clock's."""
-    import psycopg
-
-    admin, name = _server("SYNERGY_TEST_POSTGRES"), _name()
-    with psycopg.connect(admin, autocommit=True) as raw:
-        raw.execute(f"CREATE DATABASE {name}")
-        yield f"{admin.rpartition('/')[0]}/{name}?clock=given"
-        raw.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    server = running(servers.postgres)
+    url = server.fresh()
+    yield f"{url}?clock=given"
+    server.delete(url)
 
 
 @contextmanager
 def mariadb(_folder: Path) -> Iterator[str]:
     """An empty database on a MariaDB server, where time is the injected clock's."""
-    import pymysql
-
-    parts, name = urlsplit(_server("SYNERGY_TEST_MARIADB")), _name()
-    with (
-        pymysql.connect(host=parts.hostname, port=parts.port or 3306, user="root") as raw,
-        raw.cursor() as sql,
-    ):
-        sql.execute(f"CREATE DATABASE {name}")
-        yield f"mariadb://{parts.netloc}/{name}?clock=given"
-        sql.execute(f"DROP DATABASE {name}")
+    server = running(servers.mariadb)
+    url = server.fresh()
+    yield f"{url}?clock=given"
+    server.delete(url)
 
 
 @contextmanager
@@ -100,15 +91,19 @@ def mongodb(folder: Path) -> Iterator[str]:
             client.drop_database(name)
 
 
-def _server(variable: str) -> str:
-    if variable not in os.environ:
-        pytest.skip(f"{variable} names no server")
-    return os.environ[variable]
+S = TypeVar("S", servers.Postgres, servers.MariaDb)
+_running: dict[Any, Any] = {}
+
+
+def running(make: Callable[[], S]) -> S:
+    """The private server of a kind, started for the first test that asks; it ends with this process."""
+    if make not in _running:
+        _running[make] = _open.enter_context(make())
+    found: S = _running[make]
+    return found
 
 
 _kept: dict[str, str] = {}
-_open = ExitStack()
-atexit.register(_open.close)
 
 
 @contextmanager
