@@ -21,12 +21,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
 from db import open_store
-from db.sql import SqlStore
+from db.counts import Counts
 from mq import open_broker
 from mq.embedded import EmbeddedBroker
 from scheduler.clock import SystemClock, store_reader
@@ -56,6 +56,7 @@ class Plan:
     slots: int = SLOTS  # of each of the two workers
     chain: bool = False  # each hour stands on the one before it
     start: str = ""
+    store: str = ""  # the URL of an empty store; without one a file in the scratch folder
     profile: str = ""  # a folder for a profile of each part
 
     def timetable(self, folder: Path) -> Timetable:
@@ -192,22 +193,27 @@ def _seconds(process: psutil.Process) -> float:
 # -- one part ---------------------------------------------------------------------------------------------
 
 
-def connect(folder: Path, plan: Plan) -> tuple[SqlStore, EmbeddedBroker, Clock]:
-    """The pair of files in `folder`."""
+class CountedStore(Store, Protocol):
+    """A store that counts what it is asked."""
+
+    counts: Counts
+
+
+def connect(folder: Path, plan: Plan) -> tuple[CountedStore, EmbeddedBroker, Clock]:
+    """The pair of files in `folder`, or the store of the plan and a file of queues."""
     readers: list[Any] = []
     clock = SystemClock(lambda: readers[0]() if readers else None)
-    url = f"sqlite:///{folder}/store.sqlite"
-    store = open_store(url, clock=clock, synchronous=plan.synchronous, maintain=True)
+    url = plan.store or f"sqlite:///{folder}/store.sqlite"
+    store: Any = open_store(url, clock=clock, synchronous=plan.synchronous, maintain=True)
     store.init()
     readers.append(store_reader(store))
     broker = open_broker(f"embedded://{folder}/queues.sqlite")
-    assert isinstance(store, SqlStore)
     assert isinstance(broker, EmbeddedBroker)
     return store, broker, clock
 
 
 @contextmanager
-def counted(folder: Path, name: str, store: SqlStore, broker: EmbeddedBroker) -> Iterator[None]:
+def counted(folder: Path, name: str, store: CountedStore, broker: EmbeddedBroker) -> Iterator[None]:
     """Count what the part does to store and queues, from SIGUSR1 on; write it down at the end."""
     zero: dict[str, int] = {}
 
