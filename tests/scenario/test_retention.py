@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import fields, replace
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -29,9 +30,10 @@ from scheduler.core.lifecycle import JOB
 from scheduler.core.ports import Change, Where
 from scheduler.core.process import Retry, freerun, managed, tree
 from scheduler.core.records import BoxProcess, Fact, Hold, Lease, LogChunk, ProcessRow
+from scheduler.core.slice import Item
 from scheduler.core.timeperiod import timeperiod_of, timeperiods_between
 from scheduler.core.uow import Uow
-from scheduler.daemon import PRUNE_EVERY_S, Daemon
+from scheduler.daemon import PRUNE_EVERY_S, PRUNE_LATE_PASSES, PRUNE_LATE_S, Daemon
 from scheduler.retention import Policy, Pruned, prune, snapshot
 from tests.world import World, at
 
@@ -770,6 +772,33 @@ def test_a_running_daemon_prunes_while_it_has_nothing_else_to_do() -> None:
     assert not loop.is_alive()
     assert world.store.get(Uow, uow) is None
     check_replay(world)
+
+
+def test_without_an_idle_round_a_few_passes_are_made_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unbroken load: each round has something to decide, and what is old goes bit by bit."""
+    world = make_world()
+    live(world, "2020-05-05T12:10")
+    uow = str(world.job(HOUR).uow)
+    daemon = Daemon(world.engine, retention=POLICY)
+    monkeypatch.setattr(daemon, "_inputs", lambda: [Item("job", HOUR)])
+    passes: list[float] = []
+    once = daemon._prune
+
+    def counted() -> None:
+        passes.append(world.clock.monotonic())
+        once()
+
+    monkeypatch.setattr(daemon, "_prune", counted)
+    for _ in range(400):
+        daemon._step()
+        world.clock.advance(0.25)
+        world.engine.keep_lease()
+    assert world.store.get(Uow, uow) is None
+    assert 1 < max(passes.count(at) for at in passes) <= PRUNE_LATE_PASSES
+    rounds = sorted(set(passes))
+    assert all(after - before >= PRUNE_LATE_S for before, after in pairwise(rounds))
+    check_replay(world)
+    daemon.listener.stop()
 
 
 def test_events_of_supervisors_go_by_age_and_the_newest_stays() -> None:
