@@ -90,6 +90,11 @@ class Site:
         scheme, _, path = self.settings.store_url.partition(":///")
         return scheme.partition("+")[0] != "sqlite" or Path(path.partition("?")[0]).exists()
 
+    def has_servers(self) -> bool:
+        """Whether store or broker are servers, which may be away for a while and come back."""
+        urls = (self.settings.store_url, self.settings.broker_url)
+        return any(url.partition(":")[0].partition("+")[0] not in ("sqlite", "embedded") for url in urls)
+
     # -- connections ----------------------------------------------------------------------------------
 
     def connect(self, *, maintain: bool = False) -> tuple[Store, Broker, SystemClock]:
@@ -108,10 +113,15 @@ class Site:
                 synchronous=self.settings.sqlite_synchronous,
                 maintain=maintain,
             )
-            store.init()
-            readers.append(store_reader(store))
-            clock.refresh()
-            self._connection = store, open_broker(self.settings.broker_url), clock
+            try:
+                store.init()
+                readers.append(store_reader(store))
+                clock.refresh()
+                broker = open_broker(self.settings.broker_url)
+            except BaseException:
+                store.close()
+                raise
+            self._connection = store, broker, clock
         return self._connection
 
     def close(self) -> None:

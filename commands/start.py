@@ -1,6 +1,7 @@
 """`start`: this box, or one process of it; in the background, or here.
 
-Before the box starts, everything registered is checked as by `check`.
+Before the box starts, everything registered is checked as by `check`. A store or broker on a server that is
+not there yet is waited for, unless --no-wait.
 """
 
 from __future__ import annotations
@@ -8,12 +9,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from commands import box, check
 from commands.site import Site
 from commands.status import NOT_ALL, Report, look, print_report
-from scheduler.core.errors import ConfigError, InvalidRequest, Refused, SchedulerError
+from scheduler.core.errors import ConfigError, InvalidRequest, Refused, SchedulerError, Unavailable
 from settings import ROOT, add_options, as_options, overrides_of
 from supervisor.os_process import Running, spawn
 from supervisor.roster import SUPERVISOR
@@ -21,6 +24,7 @@ from supervisor.supervisor import stray_of
 
 UNKNOWN_ARGUMENTS = "arguments"  # name=value words, wherever they stand
 UP_WAIT_S = 30.0
+WAIT_S = (0.5, 15.0)  # between two tries to reach store and broker: at first, at most
 LEADER_WAIT_S = 15.0  # a busy machine; and a leader that was killed may have left a lease
 TAIL_LINES = 5
 
@@ -31,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", help="one process; without it the whole box")
     parser.add_argument(
         "--foreground", action="store_true", help="stay here, log to stderr, end with Ctrl-C or TERM"
+    )
+    parser.add_argument(
+        "--no-wait", action="store_true", help="a store or broker that is away: end with exit code 3"
     )
     add_options(parser)
 
@@ -48,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         )
     try:
         if name is None:
-            return start_box(site, foreground=args.foreground)
+            return start_box(site, foreground=args.foreground, waits=not args.no_wait)
         if args.foreground:
             return _here(site, name, args.arguments)
         return start_one(site, name)
@@ -56,11 +63,13 @@ def run(args: argparse.Namespace) -> int:
         site.close()
 
 
-def start_box(site: Site, *, foreground: bool = False) -> int:
-    """Start the supervisor of this box. Raises Refused if it runs."""
+def start_box(site: Site, *, foreground: bool = False, waits: bool = True) -> int:
+    """Start the supervisor of this box. Raises Refused if it runs, Unavailable if it shall not wait."""
     found = site.supervisor()
     if found is not None:
         raise Refused(f"box {site.settings.box} already runs (supervisor pid {found.pid})")
+    if site.has_servers():
+        wait_for_servers(site.connect, waits)
     if check.report(site):
         return ConfigError.exit_code
     site.settings.ensure_state_folder()
@@ -80,6 +89,25 @@ def start_box(site: Site, *, foreground: bool = False) -> int:
     if not report.is_all_up:
         print("not everything runs; the logs are in", site.log_file(SUPERVISOR).parent, file=sys.stderr)
     return 0 if report.is_all_up else NOT_ALL
+
+
+def wait_for_servers(
+    connect: Callable[[], object], waits: bool, sleep: Callable[[float], None] = time.sleep
+) -> None:
+    """Until store and broker answer; one line of what is away, not one for each try. Raises Unavailable."""
+    delay, said = WAIT_S[0], ""
+    while True:
+        try:
+            connect()
+            return
+        except Unavailable as error:
+            if not waits:
+                raise
+            if type(error).__name__ != said:
+                print(f"{error}; waiting for it (Ctrl-C ends, --no-wait does not wait)", file=sys.stderr)
+                said = type(error).__name__
+        sleep(delay)
+        delay = min(delay * 2, WAIT_S[1])
 
 
 def _complete(site: Site) -> Report | None:
