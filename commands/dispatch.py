@@ -55,7 +55,9 @@ VERBS = (
     ("reset", "forget what was set by hand: as the context says again"),
     ("clock", "show the business clock, or shift or scale it"),
     ("simulate", "run the scheduler on a virtual clock with faults"),
+    ("chaos", "play the example while its processes and servers are killed and frozen"),
     ("bench", "measure throughput and latency beside the floor"),
+    ("store", "make, check, repair, copy or prune the store"),
     ("shell", "a Python prompt with store, broker and timetable at hand"),
     ("test", "all checks and tests of this project"),
 )
