@@ -10,6 +10,7 @@ Run as a program it is the helper: standard library only, and nothing of ours.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
@@ -53,10 +54,17 @@ class Guard:
                     cwd="/",
                 )
                 self._owner = os.getpid()
+                atexit.register(self._end, self._helper, self._owner)
             stdin = self._helper.stdin
             assert stdin is not None
             stdin.write(json.dumps(what) + "\n")
             stdin.flush()
+
+    def _end(self, helper: subprocess.Popen[str], owner: int) -> None:
+        """The process ends as it should: when it is gone, everything is."""
+        if os.getpid() == owner and helper.stdin is not None:
+            helper.stdin.close()
+            helper.wait()
 
 
 guard = Guard()

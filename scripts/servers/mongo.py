@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import sysconfig
 import time
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from scripts.servers.parts import NotHere, ServerError, find_program
+from scripts.servers.given import Given
+from scripts.servers.need import Need
+from scripts.servers.parts import ServerError, database_of, new_name, with_database
 from scripts.servers.server import LOOK_S, UP_S, Server
 
 if TYPE_CHECKING:
@@ -30,13 +32,18 @@ SPARE = (
     "--setParameter=shutdownTimeoutMillisForSignaledShutdown=0",  # or a member takes 15 s to stop
     "--setParameter=diagnosticDataCollectionEnabled=false",
 )
-_numbers = count(1)
 
 
-def find_mongod() -> Path | None:
-    """The program, if there is one."""
-    wheel = Path(sysconfig.get_path("purelib")) / "fiftyone" / "db" / "bin"
-    return find_program("mongod", [wheel])
+NEED = Need(
+    name="mongod",
+    title="MongoDB",
+    why="holds the state where several boxes work",
+    variable="SYNERGY_TEST_MONGO_URL",
+    programs=("mongod",),
+    places=(str(Path(sysconfig.get_path("purelib")) / "fiftyone" / "db" / "bin"), "/usr/local/bin"),
+    packages=(),
+    image="docker.io/library/mongo:7",
+)
 
 
 class MongoServer(Server):
@@ -47,7 +54,7 @@ class MongoServer(Server):
     With `is_member` the set is initiated by somebody else.
     """
 
-    name: ClassVar[str] = "mongod"
+    need: ClassVar[Need] = NEED
     setting: ClassVar[str] = "store_url"
 
     def __init__(
@@ -73,6 +80,10 @@ class MongoServer(Server):
     def fresh(self) -> str:
         """The URL of a new name: a database is made by the first who writes."""
         return self.url_of(new_name())
+
+    def delete(self, url: str) -> None:
+        """Drop the database that a URL names."""
+        drop(url)
 
     def url_of(self, database: str) -> str:
         """The URL of that database."""
@@ -106,12 +117,9 @@ class MongoServer(Server):
         return bool(self.ask("hello")["isWritablePrimary"])
 
     def _command(self) -> list[str]:
-        program = find_mongod()
-        if program is None:
-            raise NotHere("mongod", "it holds the state in MongoDB", "./launch.py test installs it")
         where = [f"--dbpath={self.folder / 'data'}", f"--port={self.port}"]
         kind = [f"--replSet={self.replica_set}"] if self.replica_set else []
-        return [str(program), *where, *SPARE, *kind, *self.options]
+        return [self._tool("mongod"), *where, *SPARE, *kind, *self.options]
 
     def _prepare(self) -> None:
         (self.folder / "data").mkdir(exist_ok=True)
@@ -151,6 +159,10 @@ class MongoSet:
     def fresh(self) -> str:
         """The URL of a new name: a database is made by the first who writes."""
         return self.url_of(new_name())
+
+    def delete(self, url: str) -> None:
+        """Drop the database that a URL names."""
+        drop(url)
 
     def url_of(self, database: str) -> str:
         """The URL of that database."""
@@ -250,8 +262,17 @@ def mongo_url(
     return f"mongodb://{who}{','.join(hosts)}/{database}" + (f"?{options}" if options else "")
 
 
-def new_name() -> str:
-    """The name of a database that is in use nowhere."""
-    import os
+def drop(url: str) -> None:
+    """Drop the database that a URL names, which may have options of ours. Raises pymongo's errors."""
+    from pymongo import MongoClient
 
-    return f"t{os.getpid()}_{next(_numbers)}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it does not know our options
+        client: MongoClient[dict[str, Any]] = MongoClient(url)
+    with client:
+        client.drop_database(database_of(url))
+
+
+def given(url: str) -> Given:
+    """One that somebody else runs: a replica set, mongodb://host:port/?replicaSet=name."""
+    return Given(url, lambda: with_database(url, new_name()), drop)

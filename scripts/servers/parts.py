@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import secrets
 import shutil
 import socket
 import tempfile
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 HOST = "127.0.0.1"
@@ -16,6 +18,7 @@ EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 LOWEST_PORT = 20_000
 LAST_WORDS = 2000  # characters of a log that an error shows
 _taken: set[int] = set()
+_numbers = count(1)
 
 
 class ServerError(Exception):
@@ -26,7 +29,7 @@ class NotHere(ServerError):
     """There is no such server on this machine: which, why it is needed, and the command that gets it."""
 
     def __init__(self, server: str, why: str, command: str) -> None:
-        super().__init__(f"no {server}: {why}; {command}")
+        super().__init__(f"no {server} on this machine ({why}): {command}")
         self.server, self.why, self.command = server, why, command
 
 
@@ -59,17 +62,34 @@ def make_folder(name: str, inside: Path | None) -> Path:
     return Path(tempfile.mkdtemp(prefix=f"synergy-{name}-", dir=inside)).resolve()
 
 
-def find_program(name: str, places: Sequence[str | Path] = ()) -> Path | None:
+def find_program(name: str, places: Sequence[str] = (), *, places_first: bool = False) -> Path | None:
     """The program on PATH, or the last one (the highest version) in one of `places`, which are globs."""
     found = shutil.which(name)
-    if found:
+    if found and not places_first:
         return Path(found)
     for place in places:
         anchor = Path(place).anchor
         for path in sorted(Path(anchor).glob(str(Path(place, name).relative_to(anchor))), reverse=True):
             if os.access(path, os.X_OK):
                 return path
-    return None
+    return Path(found) if found else None
+
+
+def new_name() -> str:
+    """The name of a database that is in use nowhere."""
+    return f"t{os.getpid()}_{secrets.token_hex(2)}_{next(_numbers)}"
+
+
+def database_of(url: str) -> str:
+    """The database, or virtual host, that a URL names; as it stands there."""
+    return url.partition("?")[0].rpartition("/")[2]
+
+
+def with_database(url: str, name: str) -> str:
+    """The same URL with another database."""
+    place, mark, query = url.partition("?")
+    scheme, _, rest = place.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}/{name}{mark}{query}"
 
 
 def last_words(*logs: Path) -> str:

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import base64
 import json
-import urllib.error
+import os
 import urllib.request
-from itertools import count
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
-from scripts.servers.parts import NotHere, find_program, free_port, is_open
+from scripts.servers.given import Given
+from scripts.servers.need import Need
+from scripts.servers.parts import HOST, database_of, free_port, is_open, new_name, with_database
 from scripts.servers.server import Server
 
-PLACES = ("/usr/lib/rabbitmq/bin", "/usr/local/sbin", "/opt/rabbitmq/sbin", "/opt/homebrew/sbin")
 CONF = """listeners.tcp.default = 127.0.0.1:{port}
 management.tcp.port = {http}
 management.tcp.ip = 127.0.0.1
@@ -26,28 +27,70 @@ disk_free_limit.absolute = 50MB
 log.file.level = error
 """
 ADVANCED = "[{rabbit, [{channel_tick_interval, 500}]}].\n"  # how often a channel looks for late acks; usually a minute
-_numbers = count(1)
+API_VARIABLE = "SYNERGY_TEST_RABBIT_API"
 
 
-def find_rabbitmq() -> Path | None:
-    """The server's program, if there is one; never the wrapper that changes the user and drops the environment."""
-    real = find_program("rabbitmq-server.real", PLACES[:1])
-    for place in PLACES:
-        if (Path(place) / "rabbitmq-server").is_file():
-            return Path(place) / "rabbitmq-server"
-    return real or find_program("rabbitmq-server")
+NEED = Need(
+    name="rabbitmq",
+    title="RabbitMQ",
+    why="carries the messages between boxes",
+    variable="SYNERGY_TEST_RABBIT_URL",
+    programs=("rabbitmq-server", "rabbitmqctl"),
+    places=("/usr/lib/rabbitmq/bin", "/opt/rabbitmq/sbin", "/opt/homebrew/sbin"),
+    packages=(("rabbitmq-server",),),
+    image="docker.io/library/rabbitmq:3-management",
+    places_first=True,  # /usr/sbin has a wrapper that changes the user and drops the environment
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """The HTTP interface of a node."""
+
+    root: str
+    user: str
+    password: str
+
+    def create(self, url: str) -> str:
+        """A new virtual host for our account; the URL with it. Raises OSError."""
+        vhost = new_name()
+        self.ask("PUT", f"/api/vhosts/{vhost}")
+        everything = {"configure": ".*", "write": ".*", "read": ".*"}
+        self.ask("PUT", f"/api/permissions/{vhost}/{quote(self.user, safe='')}", everything)
+        return with_database(url, vhost)
+
+    def delete(self, url: str) -> None:
+        """Delete the virtual host that a URL names. Raises OSError."""
+        self.ask("DELETE", f"/api/vhosts/{database_of(url)}")
+
+    def ask(self, method: str, path: str, body: object = None) -> object:
+        """One request; the answer. Raises OSError."""
+        request = urllib.request.Request(  # noqa: S310 - the scheme is ours, or given on purpose
+            self.root.rstrip("/") + path,
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={
+                "Authorization": "Basic "
+                + base64.b64encode(f"{self.user}:{self.password}".encode()).decode(),
+                "Content-Type": "application/json",
+            },
+        )
+        with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
+            text = answer.read()
+        return json.loads(text) if text else None
 
 
 class Rabbit(Server):
     """One node. `conf` are further lines of its rabbitmq.conf."""
 
-    name: ClassVar[str] = "rabbitmq"
+    need: ClassVar[Need] = NEED
     setting: ClassVar[str] = "broker_url"
 
     def __init__(self, inside: Path | None = None, *, conf: str = "") -> None:
         super().__init__(inside)
         self.http, self._dist, self._epmd = free_port(), free_port(), free_port()
         self.conf = conf
+        self._api = Api(f"http://{HOST}:{self.http}", "guest", "guest")
 
     @property
     def url(self) -> str:
@@ -56,11 +99,7 @@ class Rabbit(Server):
 
     def fresh(self) -> str:
         """The URL of a new virtual host."""
-        vhost = f"v{next(_numbers)}"
-        self.ask("PUT", f"/api/vhosts/{vhost}")
-        everything = {"configure": ".*", "write": ".*", "read": ".*"}
-        self.ask("PUT", f"/api/permissions/{vhost}/guest", everything)
-        return self.url_of(vhost)
+        return self._api.create(self.url)
 
     def url_of(self, vhost: str) -> str:
         """The URL of that virtual host, percent-encoded."""
@@ -68,42 +107,26 @@ class Rabbit(Server):
 
     def delete(self, url: str) -> None:
         """Delete the virtual host that a URL names, with all its queues."""
-        self.ask("DELETE", f"/api/vhosts/{vhost_of(url)}")
+        self._api.delete(url)
 
     def delete_queue(self, url: str, name: str) -> None:
         """Delete a queue by its name on the server."""
-        self.ask("DELETE", f"/api/queues/{vhost_of(url)}/{quote(name, safe='')}")
+        self.ask("DELETE", f"/api/queues/{database_of(url)}/{quote(name, safe='')}")
 
     def ask(self, method: str, path: str, body: object = None) -> object:
         """One request to its HTTP interface; the answer. Raises OSError."""
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.http}{path}",
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={
-                "Authorization": "Basic " + base64.b64encode(b"guest:guest").decode(),
-                "Content-Type": "application/json",
-            },
-        )
-        with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
-            text = answer.read()
-        return json.loads(text) if text else None
+        return self._api.ask(method, path, body)
 
     def control(self, *arguments: str) -> str:
         """What `rabbitmqctl` prints; takes a second. Raises ServerError."""
-        program = find_rabbitmq()
-        assert program is not None
-        return self._run([str(program.with_name("rabbitmqctl")), *arguments])
+        return self._run([self._tool("rabbitmqctl"), *arguments])
 
     def logs(self) -> list[Path]:
         """The node's own."""
         return sorted((self.folder / "log").glob("*.log"))
 
     def _command(self) -> list[str]:
-        program = find_rabbitmq()
-        if program is None:
-            raise NotHere("RabbitMQ", "it carries the messages", "apt install rabbitmq-server")
-        return [str(program)]
+        return [self._tool("rabbitmq-server")]
 
     def _prepare(self) -> None:
         folder = self.folder
@@ -140,9 +163,12 @@ class Rabbit(Server):
         return is_open(self.port)
 
 
-def vhost_of(url: str) -> str:
-    """The virtual host that a URL names, percent-encoded."""
-    return url.partition("?")[0].rpartition("/")[2]
+def given(url: str) -> Given:
+    """One that somebody else runs, with its management plugin: at SYNERGY_TEST_RABBIT_API, or on port 15672."""
+    parts = urlsplit(url)
+    host, user, password = parts.hostname or HOST, parts.username or "guest", parts.password or "guest"
+    api = Api(os.environ.get(API_VARIABLE) or f"http://{host}:15672", user, password)
+    return Given(url, lambda: api.create(url), api.delete)
 
 
 def rabbitmq(inside: Path | None = None, *, conf: str = "") -> Rabbit:

@@ -18,8 +18,10 @@ from typing import ClassVar, Self
 
 import psutil
 
-from scripts.servers.guard import MARK, guard, kill, sweep
-from scripts.servers.parts import HOST, ServerError, free_port, last_words, make_folder
+from scripts.servers.container import contained, find_engine, get_image, remove_command
+from scripts.servers.guard import MARK, guard, kill, marked, sweep
+from scripts.servers.need import Need
+from scripts.servers.parts import HOST, NotHere, ServerError, free_port, last_words, make_folder
 
 UP_S = 90.0
 DOWN_S = 30.0
@@ -33,15 +35,17 @@ class Server(ABC):
     `folder` holds its data and logs, `port` is the same for its whole life.
     """
 
-    name: ClassVar[str]  # short: of its folder, of messages
+    need: ClassVar[Need]
     setting: ClassVar[str] = ""  # the setting of ours that takes its URL: store_url or broker_url
     stop_signal: ClassVar[int] = signal.SIGTERM
 
     def __init__(self, inside: Path | None = None) -> None:
-        self.folder = make_folder(self.name, inside)
+        self.folder = make_folder(self.need.name, inside)
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._is_prepared = False
+        self._engine: Path | None = None  # of containers, if it runs in one
+        self._number = 0  # of its last container
         guard.watch(self.folder)
 
     # -- what a subclass says ---------------------------------------------------------------------------
@@ -54,6 +58,10 @@ class Server(ABC):
     @abstractmethod
     def fresh(self) -> str:
         """The URL of an empty one, which nobody else uses."""
+
+    @abstractmethod
+    def delete(self, url: str) -> None:
+        """Delete one of them again."""
 
     @abstractmethod
     def _command(self) -> list[str]:
@@ -108,9 +116,9 @@ class Server(ABC):
     def launch(self) -> None:
         """Start it and do not wait. Raises ServerError."""
         if self.is_running:
-            raise ServerError(f"{self.name} on port {self.port} runs already")
+            raise ServerError(f"{self.need.title} on port {self.port} runs already")
         if not self.folder.is_dir():
-            raise ServerError(f"{self.name} on port {self.port} was closed")
+            raise ServerError(f"{self.need.title} on port {self.port} was closed")
         if not self._is_prepared:
             self._prepare()
         self._process = self._spawn(self._command())
@@ -123,10 +131,10 @@ class Server(ABC):
             if process is None or process.poll() is not None:
                 code = process.returncode if process else None
                 self.kill()
-                raise ServerError(f"{self.name} ended with exit code {code}:\n{self.said()}")
+                raise ServerError(f"{self.need.title} ended with exit code {code}:\n{self.said()}")
             if time.monotonic() > until:
                 self.kill()
-                raise ServerError(f"{self.name} did not answer within {UP_S:g} s:\n{self.said()}")
+                raise ServerError(f"{self.need.title} did not answer within {UP_S:g} s:\n{self.said()}")
             time.sleep(LOOK_S)
         if not self._is_prepared:
             self._welcome()
@@ -153,13 +161,16 @@ class Server(ABC):
             return
         for pid in self._family(process):
             kill(pid, signal.SIGKILL)
+        if self._engine is not None:
+            name = self._container
+            subprocess.run(remove_command(self._engine, name), stdin=subprocess.DEVNULL, capture_output=True)
         process.wait()
         sweep(self.folder)
 
     def pause(self) -> None:
         """SIGSTOP: it keeps its connections and answers nobody. Raises ServerError if it does not run."""
         if self._process is None or self._process.poll() is not None:
-            raise ServerError(f"{self.name} on port {self.port} does not run")
+            raise ServerError(f"{self.need.title} on port {self.port} does not run")
         for pid in self._family(self._process):
             kill(pid, signal.SIGSTOP)
 
@@ -200,54 +211,95 @@ class Server(ABC):
             return False
 
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
+        user = self._user
         with (self.folder / "out").open("ab") as out:
             try:
                 return subprocess.Popen(
-                    command,
+                    self._wrapped(command),
                     env=self._surroundings(),
                     cwd=self.folder,
                     stdin=subprocess.DEVNULL,
                     stdout=out,
                     stderr=out,
                     start_new_session=True,
-                    user=self.user,
-                    group=self.user,
-                    extra_groups=None if self.user is None else [],
+                    user=user,
+                    group=user,
+                    extra_groups=None if user is None else [],
                 )
             except OSError as error:
-                raise ServerError(f"{self.name}: {command[0]} cannot be run ({error.strerror})") from error
+                raise ServerError(
+                    f"{self.need.title}: {command[0]} cannot be run ({error.strerror})"
+                ) from error
 
     def _run(self, command: list[str], limit_s: float = 60.0) -> str:
         """Run a tool of the server to its end; what it printed. Raises ServerError."""
+        user = self._user
         try:
             done = subprocess.run(
-                command,
+                self._wrapped(command),
                 env=self._surroundings(),
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
                 timeout=limit_s,
-                user=self.user,
-                group=self.user,
-                extra_groups=None if self.user is None else [],
+                user=user,
+                group=user,
+                extra_groups=None if user is None else [],
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise ServerError(f"{self.name}: {command[0]} failed: {error}") from error
+            raise ServerError(f"{self.need.title}: {command[0]} failed: {error}") from error
         if done.returncode != 0:
             raise ServerError(
-                f"{self.name}: {command[0]} ended with exit code {done.returncode}:\n{done.stdout}{done.stderr}"
+                f"{self.need.title}: {command[0]} ended with exit code {done.returncode}:\n{done.stdout}{done.stderr}"
             )
         return done.stdout
 
+    def _tool(self, program: str) -> str:
+        """The path of one of its programs; its name, where it will run in a container. Raises NotHere."""
+        if self._engine is None:
+            found = self.need.find(program)
+            if found is not None:
+                return str(found)
+            engine = find_engine()
+            if engine is None or not get_image(engine, self.need.image):
+                raise NotHere(self.need.title, self.need.why, self.need.command)
+            self._engine = engine
+        return program
+
+    @property
+    def _user(self) -> str | None:
+        return None if self._engine is not None else self.user
+
+    @property
+    def _container(self) -> str:
+        return f"{self.folder.name}-{self._number}"
+
+    def _wrapped(self, command: list[str]) -> list[str]:
+        """The command as it is, or in a container, which the guard then knows of."""
+        if self._engine is None:
+            return command
+        self._number += 1
+        guard.watch(self.folder, remove_command(self._engine, self._container))
+        return contained(
+            self._engine, self.need.image, self._container, self.folder, self._own(), self._owner(), command
+        )
+
+    def _owner(self) -> tuple[int, int]:
+        """User and group in a container."""
+        return os.geteuid(), os.getegid()
+
+    def _own(self) -> dict[str, str]:
+        return {"HOME": str(self.folder), **self._environment(), MARK: str(self.folder)}
+
     def _surroundings(self) -> dict[str, str]:
-        kept = {name: os.environ[name] for name in KEPT if name in os.environ}
-        return {**kept, "HOME": str(self.folder), **self._environment(), MARK: str(self.folder)}
+        return {**{name: os.environ[name] for name in KEPT if name in os.environ}, **self._own()}
 
     def _family(self, process: subprocess.Popen[bytes]) -> list[int]:
-        """Its process, the descendants behind it."""
+        """Its process, the descendants behind it, and whoever bears its mark."""
         try:
             first = psutil.Process(process.pid)
-            return [process.pid, *(child.pid for child in first.children(recursive=True))]
+            found = [process.pid, *(child.pid for child in first.children(recursive=True))]
         except psutil.NoSuchProcess:
-            return []
+            found = []
+        return [*found, *(pid for pid in marked(self.folder) if pid not in found)]

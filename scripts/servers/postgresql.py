@@ -6,34 +6,34 @@ import os
 import pwd
 import shutil
 import signal
-from itertools import count
 from pathlib import Path
 from typing import ClassVar
 
-from scripts.servers.parts import NotHere, ServerError, find_program, is_open
+from scripts.servers.given import Given
+from scripts.servers.need import Need
+from scripts.servers.parts import ServerError, database_of, is_open, new_name, with_database
 from scripts.servers.server import Server
 
-PLACES = (
-    "/usr/lib/postgresql/*/bin",
-    "/usr/pgsql-*/bin",
-    "/usr/local/pgsql/bin",
-    "/opt/homebrew/opt/postgresql*/bin",
-)
 USER = PASSWORD = "synergy"  # noqa: S105 - of a private server on the loopback
 SPARE = {"listen_addresses": "127.0.0.1", "fsync": "off", "max_connections": "200", "shared_buffers": "64MB"}
-_numbers = count(1)
+IMAGE_USER = 999  # postgres, in the image
 
 
-def find_postgres() -> Path | None:
-    """The folder of its programs, if there is one."""
-    for program in (find_program("initdb", PLACES), find_program("postgres", PLACES)):
-        if (
-            program is not None
-            and (program.parent / "initdb").exists()
-            and (program.parent / "postgres").exists()
-        ):
-            return program.parent
-    return None
+NEED = Need(
+    name="postgres",
+    title="PostgreSQL",
+    why="holds the state for those who run one",
+    variable="SYNERGY_TEST_POSTGRES_URL",
+    programs=("initdb", "postgres"),
+    places=(
+        "/usr/lib/postgresql/*/bin",
+        "/usr/pgsql-*/bin",
+        "/usr/local/pgsql/bin",
+        "/opt/homebrew/opt/postgresql*/bin",
+    ),
+    packages=(("postgresql",),),
+    image="docker.io/library/postgres:16",
+)
 
 
 class Postgres(Server):
@@ -42,7 +42,7 @@ class Postgres(Server):
     As root its folder is always where temporary files go: the user `postgres` cannot enter a folder of root's.
     """
 
-    name: ClassVar[str] = "postgres"
+    need: ClassVar[Need] = NEED
     setting: ClassVar[str] = "store_url"
     stop_signal: ClassVar[int] = signal.SIGINT  # does not wait for clients
 
@@ -61,37 +61,21 @@ class Postgres(Server):
 
     def fresh(self) -> str:
         """The URL of a new database."""
-        return self._made(f"t{os.getpid()}_{next(_numbers)}")
+        return create(self.url)
 
     def delete(self, url: str) -> None:
         """Drop the database that a URL names, whoever uses it."""
-        self._run_sql(f"DROP DATABASE {url.partition('?')[0].rpartition('/')[2]} WITH (FORCE)")
+        drop(self.url_of("postgres"), url)
 
     def url_of(self, database: str) -> str:
         """The URL of that database."""
         return f"postgresql://{USER}:{PASSWORD}@{self.host}/{database}"
 
-    def _made(self, database: str) -> str:
-        self._run_sql(f"CREATE DATABASE {database}")
-        return self.url_of(database)
-
-    def _run_sql(self, text: str) -> None:
-        import psycopg
-
-        with psycopg.connect(self.url_of("postgres"), autocommit=True) as connection:
-            connection.execute(text.encode())
-
-    def _programs(self) -> Path:
-        found = find_postgres()
-        if found is None:
-            raise NotHere("PostgreSQL", "it holds the state in PostgreSQL", "apt install postgresql")
-        return found
-
     def _command(self) -> list[str]:
-        options = {**SPARE, "unix_socket_directories": str(self.folder)}
+        options = {**SPARE, "unix_socket_directories": ""}
         settings = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
         return [
-            str(self._programs() / "postgres"),
+            self._tool("postgres"),
             "-D",
             str(self.folder / "data"),
             "-p",
@@ -102,26 +86,34 @@ class Postgres(Server):
     def _prepare(self) -> None:
         secret = self.folder / "password"
         secret.write_text(PASSWORD)
+        self._tool("initdb")  # now it is known whether it runs in a container
         if self.user:
-            self._give_away(self.user)
+            self._give_away(*self._owner())
         shutil.rmtree(self.folder / "data", ignore_errors=True)
         self._run(
             [
-                str(self._programs() / "initdb"),
+                self._tool("initdb"),
                 *("-D", str(self.folder / "data"), "-U", USER, "--pwfile", str(secret)),
                 *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"),
             ]
         )
 
-    def _give_away(self, user: str) -> None:
+    def _give_away(self, user: int, group: int) -> None:
+        for path in (self.folder, *self.folder.iterdir()):
+            os.chown(path, user, group)
+
+    def _owner(self) -> tuple[int, int]:
+        if self.user is None:
+            return os.geteuid(), os.getegid()
+        if self._engine is not None:
+            return IMAGE_USER, IMAGE_USER
         try:
-            who = pwd.getpwnam(user)
+            who = pwd.getpwnam(self.user)
         except KeyError:
             raise ServerError(
-                f"PostgreSQL does not run as root, and there is no user {user!r} to run it"
+                f"PostgreSQL does not run as root, and there is no user {self.user!r} to run it"
             ) from None
-        for path in (self.folder, *self.folder.iterdir()):
-            os.chown(path, who.pw_uid, who.pw_gid)
+        return who.pw_uid, who.pw_gid
 
     def _answers(self) -> bool:
         import psycopg
@@ -135,9 +127,34 @@ class Postgres(Server):
         return True
 
     def _welcome(self) -> None:
-        self._made("synergy")
+        run_sql(self.url_of("postgres"), "CREATE DATABASE synergy")
 
 
 def postgres(inside: Path | None = None) -> Postgres:
     """One server with a folder in `inside`, or where temporary files go; see `Postgres`."""
     return Postgres(inside)
+
+
+def given(url: str) -> Given:
+    """One that somebody else runs: postgresql://user:password@host:port/database; the user may make others."""
+    return Given(url, lambda: create(url), lambda made: drop(url, made))
+
+
+def create(url: str) -> str:
+    """A new database beside the one of `url`; its URL. Raises psycopg's errors."""
+    name = new_name()
+    run_sql(url, f"CREATE DATABASE {name}")
+    return with_database(url, name)
+
+
+def drop(url: str, made: str) -> None:
+    """Drop the database `made`, whoever uses it. Raises psycopg's errors."""
+    run_sql(url, f"DROP DATABASE IF EXISTS {database_of(made)} WITH (FORCE)")
+
+
+def run_sql(url: str, text: str) -> None:
+    """One statement, in no transaction. Raises psycopg's errors."""
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(text.encode())
