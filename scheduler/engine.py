@@ -40,8 +40,8 @@ from scheduler.core.ports import (
     Transaction,
     Where,
 )
-from scheduler.core.records import Hold, Lease, ProcessRow
-from scheduler.core.registry import reconcile
+from scheduler.core.records import Fact, Hold, Lease, ProcessRow
+from scheduler.core.registry import TRIGGERS, reconcile
 from scheduler.core.slice import LOOK, SOURCE, Absent, Decision, Item, Known, Slice
 from scheduler.core.timetable import Timetable
 from scheduler.core.uow import Uow
@@ -179,6 +179,8 @@ class Engine:
         last = self.store.select(Event, ("seq",), (Where("source", "=", SOURCE),), ("-seq",), 1)
         known.seq = last[0][0] if last else 0
         known.crowded = set(known.rows)  # nobody knows yet; the first look finds out
+        triggers = self.store.get(Fact, TRIGGERS)
+        known.triggers = dict(triggers.value) if triggers is not None else {}
         self.known = known
         self._stale = False
 
@@ -213,6 +215,7 @@ class Engine:
             self._reload()
         before = self.known
         self.known = Known(timetable, before.rows, before.holds, before.seq, set(before.rows))
+        self.known.triggers = before.triggers
         s = self._slice()
         try:
             items = reconcile(s)

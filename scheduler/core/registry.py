@@ -11,9 +11,12 @@ from typing import Any
 
 from scheduler.core.errors import ConfigError
 from scheduler.core.process import Process
-from scheduler.core.records import ProcessRow
+from scheduler.core.records import Fact, ProcessRow
 from scheduler.core.slice import Item, Slice
 from scheduler.core.timetable import Timetable
+from scheduler.core.trigger import Trigger
+
+TRIGGERS = "triggers"  # the fact
 
 
 def check_unchanged(timetable: Timetable, rows: dict[str, ProcessRow]) -> None:
@@ -40,6 +43,7 @@ def reconcile(s: Slice) -> list[Item]:
     """Make, update and retire process rows; returns what to look at. Raises ConfigError."""
     check_unchanged(s.timetable, s.known.rows)
     items: list[Item] = []
+    _triggers(s)
     for name, process in s.timetable.processes.items():
         row = s.known.rows.get(name)
         start = s.timetable.start_of(name) if process.kind == "managed" else None
@@ -59,6 +63,34 @@ def reconcile(s: Slice) -> list[Item]:
                 data={"state": "expired", "by": "context"},
             )
     return items
+
+
+def _triggers(s: Slice) -> None:
+    """A freerun process whose trigger is another one by now has missed nothing before that was known.
+
+    What the last context said is a fact of the store, so a change while no scheduler ran is seen too.
+    """
+    said = {
+        name: "" if process.trigger is None else _identity(process.trigger)
+        for name, process in s.timetable.processes.items()
+        if process.kind == "freerun"
+    }
+    for name, text in said.items():
+        row, before = s.known.rows.get(name), s.known.triggers.get(name)
+        if row is None or before is None or before == text or "trigger" in row.overrides:
+            continue
+        trigger = s.timetable.processes[name].trigger
+        words = "it has no trigger any more" if trigger is None else f"its trigger is {trigger.text!r} now"
+        s.change_row(row, last_fire=s.now, version=row.version + 1)
+        s.emit("process.trigger", words, process=name, data={"trigger": trigger and trigger.text})
+    if said != s.known.triggers:
+        s.known.triggers = said
+        s.facts.append(Fact(key=TRIGGERS, value=said))
+
+
+def _identity(trigger: Trigger) -> str:
+    limits = [at.isoformat() if at is not None else "" for at in (trigger.start, trigger.end)]
+    return " | ".join((trigger.text, trigger.time_zone, *limits))
 
 
 def register(s: Slice, process: Process, old: ProcessRow | None, *, actor: str = "scheduler") -> list[Item]:

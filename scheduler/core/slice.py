@@ -70,6 +70,7 @@ class Known:
         default_factory=dict
     )  # job -> when its readiness is asked next (real)
     definitions: dict[str, tuple[Any, Process]] = field(default_factory=dict)
+    triggers: dict[str, str] = field(default_factory=dict)  # of freerun processes, as the last context said
 
     def process(self, name: str) -> Process | None:
         """The definition in force: the context's (or the entry's base), under the operator's overrides."""

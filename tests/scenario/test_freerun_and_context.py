@@ -204,3 +204,48 @@ def test_senseless_tags_are_refused(value: object) -> None:
     done = w.command("set_tags", {"process": "h"}, arguments={"value": value})
     assert (done.state, done.status) == ("refused", 400)
     assert w.row("h").overrides == {}
+
+
+@pytest.mark.parametrize("catchup", ["all", "last", "none"])
+@pytest.mark.parametrize("how", ["restart", "reload"])
+def test_37_38_a_trigger_that_the_context_changed_fires_for_nothing_before_it_was_known(
+    catchup: str, how: str
+) -> None:
+    """Down since 00:01:30, started at 03:00:15 with another trigger; or that one is reloaded while it runs."""
+    from scheduler.core.process import context
+    from scheduler.core.timetable import Timetable
+
+    def process(trigger: str) -> Any:
+        return freerun("f", "m:f", trigger=trigger, overlap="allow", catchup=catchup)
+
+    w, changed = World([process("at 00:01")], now=NOW), Timetable(context([process("every 60")]))
+    w.go("2020-05-01T00:01:30")
+    assert [job.timeperiod for job in w.jobs("f")] == ["20200501000100000"]
+    if how == "restart":
+        w.clock.advance(3 * 3600 - 75)
+        w.restart(changed)
+    else:
+        w.go("2020-05-01T03:00:15")
+        w.engine.turn(w.engine.reload_context(changed))
+        w.settle()
+    assert len(w.jobs("f")) == 1, "nothing was missed"
+    assert [e.message for e in w.events("process.trigger")] == ["its trigger is 'every 60' now"]
+    w.go("2020-05-01T03:01:00")
+    assert [job.timeperiod for job in w.jobs("f")][1:] == ["20200501030100000"], "it is live at once"
+    w.clock.advance(180)
+    w.restart(changed)
+    fired = {"all": 3, "last": 1, "none": 1}[catchup]  # the last of them came just now
+    assert len(w.jobs("f")) == 2 + fired, "one that did not change is caught up with"
+
+
+def test_66_a_context_does_not_touch_a_trigger_that_an_operator_set() -> None:
+    w = World([freerun("f", "m:f", trigger="at 06:00", overlap="allow", catchup="all")], now=NOW)
+    w.command("set_trigger", {"process": "f"}, arguments={"value": "every 60"})
+    w.go("2020-05-01T00:01:30")
+    w.clock.advance(120)
+    w.redefine([freerun("f", "m:f", trigger="every 7", overlap="allow", catchup="all")])
+    assert [job.timeperiod[:12] for job in w.jobs("f")] == ["202005010001", "202005010002", "202005010003"]
+    w.command("reset", {"process": "f"})
+    assert len(w.jobs("f")) == 3
+    w.wait(7)
+    assert len(w.jobs("f")) == 4
