@@ -23,6 +23,7 @@ from supervisor.roster import SUPERVISOR
 NOT_ALL = 3
 UP = ("RUNNING", "STARTING")
 LIVING = (*UP, "STOPPING")
+SILENT = "SILENT"
 SILENT_S = 20.0
 STYLES = {"RUNNING": "green", "STARTING": "cyan", "STOPPING": "cyan", "STOPPED": "dim", "BACKOFF": "yellow"}
 
@@ -72,7 +73,9 @@ def look(site: Site) -> Report:
     """Read the rows, and look whether what they say of this box is true. Raises StoreUnavailable."""
     store, _broker, clock = site.connect()
     now = store.now()
-    rows = [_true(site, row, now) for row in store.find(BoxProcess, order=["box"])]
+    found = store.find(BoxProcess, order=["box"])
+    silent = _silent_boxes(found, site.settings.box, now)
+    rows = [_true(site, row, silent.get(row.box)) for row in found]
     order = {kind: n for n, kind in enumerate((SUPERVISOR, "scheduler", "mx", "worker", "daemon"))}
     rows.sort(key=lambda row: (row.box, order.get(row.kind, 9), row.name))
     leader = store.get(Lease, LEADER_LEASE)
@@ -91,12 +94,23 @@ def _dashboard(store: Store, box: str, rows: list[BoxProcess]) -> str | None:
     return str(fact.value["url"]) if datetime.fromisoformat(fact.value["since"]) >= started else None
 
 
-def _true(site: Site, row: BoxProcess, now: datetime) -> BoxProcess:
-    """The row as it is: a process that is gone since its supervisor looked last is EXITED."""
+def _silent_boxes(rows: list[BoxProcess], here: str, now: datetime) -> dict[str, float]:
+    """Other boxes whose supervisor ran and was not seen for a while, and for how long (s): vanished, or cut off."""
+    found = {}
+    for row in rows:
+        if row.kind == SUPERVISOR and row.box != here and row.state in LIVING and row.seen_at is not None:
+            silent = (now - row.seen_at).total_seconds()
+            if silent > SILENT_S:
+                found[row.box] = silent
+    return found
+
+
+def _true(site: Site, row: BoxProcess, silent_s: float | None) -> BoxProcess:
+    """The row as it is: a process that is gone since its supervisor looked last is EXITED; of a box that vanished
+    nobody knows, so it is SILENT."""
     if row.box != site.settings.box:
-        silent = (now - row.seen_at).total_seconds() if row.kind == SUPERVISOR and row.seen_at else 0.0
-        if silent > SILENT_S and row.state in LIVING:
-            return replace(row, state="EXITED", message=f"not seen for {span(silent)}")
+        if silent_s is not None and row.state in LIVING:
+            return replace(row, state=SILENT, message=f"its box was not seen for {span(silent_s)}")
         return row
     if row.kind != SUPERVISOR and site.supervisor() is not None:
         return row  # it knows best

@@ -14,15 +14,16 @@ CHUNK = 1 << 16
 
 
 class CutProxy:
-    """Listens on a free port of the loopback, and passes everything on to `(host, port)` but what is cut."""
+    """Listens on a free port of `listen`, and passes everything on to `(host, port)` but what is cut."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, listen: str = "127.0.0.1") -> None:
         self._target = (host, port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((listen, 0))
         self.host, self.port = self._listener.getsockname()[:2]
         self._lock = threading.Lock()
         self._marker = b""
         self._cuts = 0
+        self._refuses = False
         self._sockets: set[socket.socket] = set()
         self.cut = threading.Event()  # a reply was dropped
         self.dropped = 0  # how many replies
@@ -49,6 +50,12 @@ class CutProxy:
         for each in sockets:
             _shut(each)
 
+    def refuse(self, does: bool) -> None:
+        """Cut every connection and take none, until it is told otherwise."""
+        self._refuses = does
+        if does:
+            self.cut_all()
+
     def close(self) -> None:
         """Stop listening, and cut every connection."""
         _shut(self._listener)
@@ -60,6 +67,9 @@ class CutProxy:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                if self._refuses:
+                    _shut(client)
+                    continue
                 try:
                     server = socket.create_connection(self._target, timeout=10)
                 except OSError:
