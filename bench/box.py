@@ -57,6 +57,7 @@ class Plan:
     chain: bool = False  # each hour stands on the one before it
     start: str = ""
     store: str = ""  # the URL of an empty store; without one a file in the scratch folder
+    broker: str = ""  # the URL of a broker with empty queues; without one a file in the scratch folder
     profile: str = ""  # a folder for a profile of each part
 
     def timetable(self, folder: Path) -> Timetable:
@@ -199,26 +200,25 @@ class CountedStore(Store, Protocol):
     counts: Counts
 
 
-def connect(folder: Path, plan: Plan) -> tuple[CountedStore, EmbeddedBroker, Clock]:
-    """The pair of files in `folder`, or the store of the plan and a file of queues."""
+def connect(folder: Path, plan: Plan) -> tuple[CountedStore, Broker, Clock]:
+    """The pair of files in `folder`, or what the plan names."""
     readers: list[Any] = []
     clock = SystemClock(lambda: readers[0]() if readers else None)
     url = plan.store or f"sqlite:///{folder}/store.sqlite"
     store: Any = open_store(url, clock=clock, synchronous=plan.synchronous, maintain=True)
     store.init()
     readers.append(store_reader(store))
-    broker = open_broker(f"embedded://{folder}/queues.sqlite")
-    assert isinstance(broker, EmbeddedBroker)
-    return store, broker, clock
+    return store, open_broker(plan.broker or f"embedded://{folder}/queues.sqlite"), clock
 
 
 @contextmanager
-def counted(folder: Path, name: str, store: CountedStore, broker: EmbeddedBroker) -> Iterator[None]:
+def counted(folder: Path, name: str, store: CountedStore, broker: Broker) -> Iterator[None]:
     """Count what the part does to store and queues, from SIGUSR1 on; write it down at the end."""
     zero: dict[str, int] = {}
 
     def now() -> dict[str, int]:
-        return {**asdict(store.counts), "queue_commits": broker.file.commits}
+        commits = broker.file.commits if isinstance(broker, EmbeddedBroker) else 0
+        return {**asdict(store.counts), "queue_commits": commits}
 
     def begin(_signal: int, _frame: object) -> None:
         zero.update(now())

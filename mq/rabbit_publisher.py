@@ -153,8 +153,10 @@ class Publisher:
 
     def _on_close(self, channel: Any, error: Exception) -> None:
         """The channel alone was closed: a declaration that the server refuses."""
-        if channel is not self._channel or self._lane is None:
-            return
+        from pika.exceptions import ChannelClosed
+
+        if channel is not self._channel or self._lane is None or not isinstance(error, ChannelClosed):
+            return  # it went with its connection: `on_down` comes
         self._lane.fail(error)
         self.on_down(f"closed with {getattr(error, 'reply_code', '')} {getattr(error, 'reply_text', error)}")
         if channel.connection.is_open:

@@ -168,8 +168,10 @@ class Session:
             self._channel.close()
 
     def _closed(self, _channel: Any, error: Exception) -> None:
-        code, text = getattr(error, "reply_code", ""), getattr(error, "reply_text", str(error))
-        was_over = self.is_over
+        from pika.exceptions import ChannelClosed
+
+        was_over = self.is_over or not isinstance(error, ChannelClosed)  # else the connection went: its link says so
+        code, text = getattr(error, "reply_code", ""), getattr(error, "reply_text", "")
         self._end(error)
         if self._after is not None:
             self._after()

@@ -49,12 +49,12 @@ def _memory(_folder: Path) -> Iterator[str]:
 def _rabbit(options: str) -> Callable[[Path], AbstractContextManager[str]]:
     @contextmanager
     def serve(_folder: Path) -> Iterator[str]:
-        from tests.rabbit_node import shared_node
+        from scripts.servers import shared
 
-        node = shared_node()
-        url = node.url(options)
-        yield url
-        node.delete_vhost(url)
+        server = shared("rabbitmq")
+        url = server.fresh()
+        yield url + options
+        server.delete(url)
 
     return serve
 
