@@ -205,7 +205,7 @@ def examine(e: Evidence) -> list[Finding]:
         wanted = link.job
         if e.job is not None:
             wanted = replace(wanted, version=max(e.job.version + 1, wanted.version))
-        found.insert(0, Finding(code, e.id, says, _remedy(wanted), wanted, e.job, nudges))
+        found.insert(0, Finding(code, e.id, says, _remedy(wanted, link.undecided), wanted, e.job, nudges))
     elif link.undecided is not None:
         says = f"{link.undecided.id} is {link.undecided.state}, and its job was never decided by it"
         found.append(Finding("job.undecided", e.id, says, "have the scheduler decide it", changes=nudges))
@@ -224,9 +224,11 @@ def _count(n: int, what: str) -> str:
     return f"{n} {what}{'' if n == 1 else 's'}"
 
 
-def _remedy(job: Job) -> str:
+def _remedy(job: Job, undecided: Uow | None) -> str:
     if job.uow is None and job.state == "embryo":
         return "put it back as an embryo"
+    if undecided is not None:
+        return f"link it to run {job.run}, and have the scheduler decide it ({undecided.state})"
     return f"link it to run {job.run} as {job.state}{f', at work in {job.uow}' if job.uow_open else ''}"
 
 
