@@ -20,8 +20,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import psutil
@@ -33,7 +34,7 @@ from scheduler.core.job import Job
 from scheduler.core.ports import Store, Where
 from scheduler.core.records import BoxProcess
 from scheduler.core.uow import Uow
-from scripts.servers import mongod, rabbitmq
+from scripts.servers import shared
 from tests.cut_proxy import CutProxy
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
@@ -250,15 +251,9 @@ class Site:
         return f"NORTH\n{self.north.logs()}\nSOUTH\n{self.south.logs()}"
 
 
-@pytest.fixture(scope="module")
-def servers() -> Iterator[tuple[Any, Any]]:
-    with mongod() as store, rabbitmq() as broker:
-        yield store, broker
-
-
 @pytest.fixture
-def site(tmp_path: Path, servers: tuple[Any, Any]) -> Iterator[Site]:
-    store_url, broker_url = servers[0].fresh(), servers[1].fresh()
+def site(tmp_path: Path) -> Iterator[Site]:
+    store_url, broker_url = shared("mongod").fresh(), shared("rabbitmq").fresh()
     with ExitStack() as stack:
         links = [Link(store_url, broker_url), Link(store_url, broker_url)]
         for link in links:
@@ -310,9 +305,10 @@ def test_44_each_box_runs_what_is_meant_for_it_and_shares_the_rest(site: Site) -
     site.write(more='daemon("fresh", "meter_work:tick", boxes=["south-?"]),')
     site.south.ok("reload")
     with site.store() as store:
-        fresh = until(lambda: store.get(BoxProcess, "south-1/fresh"), "the new daemon")
-        until(lambda: (row := store.get(BoxProcess, fresh.id)) and row.state == "RUNNING", "it runs")
-        assert {row.id: row.pid for row in store.find(BoxProcess) if row.id != fresh.id} == before
+        fresh = [Where("id", "=", "south-1/fresh"), Where("state", "=", "RUNNING")]
+        until(lambda: store.find(BoxProcess, fresh), "the new daemon")
+        others = store.find(BoxProcess, [Where("id", "!=", "south-1/fresh")])
+        assert {row.id: row.pid for row in others} == before
     shown = json.loads(site.north.type("status", "--json")[1])
     assert {row["box"] for row in shown["processes"]} == {"north", "south-1"}
 
@@ -350,8 +346,8 @@ def test_27_and_72_a_box_that_loses_its_network_loses_its_work_and_nothing_else(
         site.south.link.down()
         (site.folder / "pace").write_text("0.05")
         for uow in lost:
-            job = f"{uow.process}@{uow.timeperiod}"
-            until(lambda job=job: (row := store.get(Job, job)) and not row.open and row.state, site.logs)
+            ended = [Where("id", "=", f"{uow.process}@{uow.timeperiod}"), Where("open", "=", False)]
+            until(partial(store.find, Job, ended), site.logs)
             found = store.get(Uow, uow.id)
             assert found is not None and found.state == "processed" and found.attempt == uow.attempt + 1
             assert found.owner is None or found.owner.startswith("north/")
