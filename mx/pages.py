@@ -101,7 +101,7 @@ def overview(site: Site, request: Request) -> Response:
         nav="overview",
         head=head,
         sentence=sentence,
-        counts=view_overview.counts(queries.counts_by_state(site), marks),
+        counts=view_overview.counts(site.tally.states(site.store, site.clock), marks),
         running=view_overview.running(common.uows, site.timetable.processes, common.rows, real, business),
         requested=sum(uow.state == "requested" for uow in common.uows),
         groups=view_overview.groups(site.timetable, common.rows, strips, behind, common.marks, business),

@@ -93,12 +93,6 @@ def count_open(site: Site, process: str, until: datetime, since: datetime | None
     return site.store.count(Job, where)[()] if where else 0
 
 
-def counts_by_state(site: Site, process: str | None = None) -> dict[str, int]:
-    """How many jobs there are in each state."""
-    where = [Where("process", "=", process)] if process else []
-    return {str(key[0]): n for key, n in site.store.count(Job, where, ("state",)).items()}
-
-
 def rows_of_processes(site: Site) -> dict[str, ProcessRow]:
     """What the store remembers of each process."""
     return {row.name: row for row in site.store.find(ProcessRow)}

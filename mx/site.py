@@ -1,14 +1,16 @@
 """What every handler of the dashboard gets: the ports, the timetable, and who may be served.
 
-Made once by `main.run_mx`. Nothing here changes while it runs, except the live hub's counters.
+Made once by `main.run_mx`. Nothing here changes while it runs, except the live hub's counters and what the
+tally has counted.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mx.live import Hub
 from mx.security import Tokens
+from mx.tally import Tally
 from scheduler.core.ports import Broker, Clock, Store
 from scheduler.core.timetable import Timetable
 
@@ -27,3 +29,4 @@ class Site:
     title: str = "Synergy Scheduler"
     version: str = ""
     wait_s: float = 2.0  # how long an answer waits for a command's outcome
+    tally: Tally = field(default_factory=Tally)
