@@ -7,12 +7,10 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pymongo import MongoClient
 
 import db.mongo
 from db import open_store
@@ -25,33 +23,27 @@ from scheduler.core.job import Job
 from scheduler.core.ports import Change, Where
 from scheduler.core.records import BoxProcess, Fact, Lease, LogChunk
 from scheduler.core.uow import Uow
+from scripts.servers import MongoServer, mongo_set, mongod
 from tests.cut_proxy import CutProxy
-from tests.mongo_node import MongoNode, initiate
 
 pytestmark = pytest.mark.servers
 
 T = datetime(2013, 7, 4, tzinfo=UTC)
 IMPATIENT = "serverSelectionTimeoutMS=500&connectTimeoutMS=500"
 PATIENCE = 200  # tries, each of which waits for a server by itself
-_number = count(1)
 
 
 @pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoNode]:
+def node() -> Iterator[MongoServer]:
     """A replica set of one."""
-    one = MongoNode(tmp_path_factory.mktemp("mongod"), "--replSet=r")
-    one.start()
-    try:
-        initiate([one])
-        yield one
-    finally:
-        one.stop()
+    with mongod() as server:
+        yield server
 
 
 @pytest.fixture
-def url(node: MongoNode) -> str:
+def url(node: MongoServer) -> str:
     """The URL of an empty database on it."""
-    return f"mongodb://{node.host}/m{next(_number)}?replicaSet=r&{IMPATIENT}"
+    return f"{node.fresh()}&{IMPATIENT}"
 
 
 @pytest.fixture
@@ -122,33 +114,23 @@ def test_nobody_there(clock: Any) -> None:
         assert "secret" not in said and "Topology" not in said
 
 
-def test_a_standalone_is_refused_with_the_commands_that_fix_it(tmp_path: Path, clock: Any) -> None:
-    alone = MongoNode(tmp_path / "d")
-    alone.start()
-    try:
+def test_a_standalone_is_refused_with_the_commands_that_fix_it(clock: Any) -> None:
+    with mongod(replica_set="") as alone:
         for options in (IMPATIENT, f"replicaSet=r&{IMPATIENT}"):
             said = refusal(f"mongodb://{alone.host}/db?{options}", clock)
             assert "mongod … --replSet rs0" in said and "rs.initiate()" in said
-    finally:
-        alone.stop()
 
 
-def test_a_set_that_was_not_initiated_or_has_another_name(
-    node: MongoNode, tmp_path: Path, clock: Any
-) -> None:
-    fresh = MongoNode(tmp_path / "d", "--replSet=r")
-    fresh.start()
-    try:
-        assert "rs.initiate()" in refusal(f"mongodb://{fresh.host}/db?replicaSet=r&{IMPATIENT}", clock)
-    finally:
-        fresh.stop()
+def test_a_set_that_was_not_initiated_or_has_another_name(node: MongoServer, clock: Any) -> None:
+    with MongoServer(is_member=True) as fresh:
+        assert "rs.initiate()" in refusal(f"{fresh.url_of('db')}&{IMPATIENT}", clock)
     said = refusal(f"mongodb://{node.host}/db?replicaSet=other&{IMPATIENT}", clock)
     assert "called 'r', not 'other'" in said
 
 
-def test_a_database_of_somebody_else_stays_untouched(node: MongoNode, url: str, clock: Any) -> None:
-    name = f"m{next(_number) - 1}"
-    with MongoClient[dict[str, Any]](f"mongodb://{node.host}/?replicaSet=r") as client:
+def test_a_database_of_somebody_else_stays_untouched(node: MongoServer, url: str, clock: Any) -> None:
+    name = url.partition("?")[0].rpartition("/")[2]
+    with node.client() as client:
         client[name]["orders"].insert_one({"_id": 1})
         assert "belongs to another program: it has a collection 'orders'" in refusal(url, clock)
         assert client[name].list_collection_names() == ["orders"]
@@ -171,13 +153,8 @@ def test_users_passwords_and_the_least_of_rights(tmp_path: Path, clock: Any) -> 
     key = tmp_path / "key"
     key.write_text(secrets.token_hex(32))
     key.chmod(0o600)
-    guarded = MongoNode(tmp_path / "d", "--replSet=r", "--auth", f"--keyFile={key}")
-    guarded.start()
-    try:
-        initiate([guarded])
-        with MongoClient[dict[str, Any]](f"mongodb://{guarded.host}/?replicaSet=r") as client:
-            client["admin"].command("createUser", "root", pwd="r00t", roles=["root"])
-        with MongoClient[dict[str, Any]](f"mongodb://root:r00t@{guarded.host}/?replicaSet=r") as client:
+    with mongod(options=["--auth", f"--keyFile={key}"], account=("root", "r00t")) as guarded:
+        with guarded.client() as client:
             client["db"].command("createUser", "us", pwd="p@ss", roles=["readWrite"])
         there = f"@{guarded.host}/db?replicaSet=r&{IMPATIENT}"
         said = refusal(f"mongodb://us:wr%40ng{there}", clock)
@@ -199,8 +176,6 @@ def test_users_passwords_and_the_least_of_rights(tmp_path: Path, clock: Any) -> 
         other.end_abandoned()
         store.close()
         other.close()
-    finally:
-        guarded.stop()
 
 
 def test_a_record_that_is_too_large_is_refused(opened: MongoStore) -> None:
@@ -343,7 +318,7 @@ def through(proxy: CutProxy, name: str) -> str:
 
 @pytest.mark.parametrize("marker", [b"commitTransaction", b"ordered"])
 def test_a_connection_cut_after_the_server_did_it(
-    node: MongoNode, opened: MongoStore, clock: Any, marker: bytes
+    node: MongoServer, opened: MongoStore, clock: Any, marker: bytes
 ) -> None:
     """Whatever reply is lost, each write is there once."""
     insert(opened, Fact(key="n", value={"n": 0}))
@@ -361,7 +336,7 @@ def test_a_connection_cut_after_the_server_did_it(
     assert opened.get(Fact, "n") == Fact(key="n", value={"n": 1})
 
 
-def test_a_commit_whose_outcome_nobody_knows(node: MongoNode, opened: MongoStore, clock: Any) -> None:
+def test_a_commit_whose_outcome_nobody_knows(node: MongoServer, opened: MongoStore, clock: Any) -> None:
     proxy = CutProxy("127.0.0.1", node.port)
     store = opened_at(through(proxy, opened.link.database) + "&" + IMPATIENT, clock)
     assert store.count(Event) == {(): 0}
@@ -378,12 +353,9 @@ def close_once_cut(proxy: CutProxy) -> None:
     proxy.close()
 
 
-def test_a_server_killed_and_started_again(tmp_path: Path, clock: Any) -> None:
-    one = MongoNode(tmp_path / "d", "--replSet=r")
-    one.start()
-    try:
-        initiate([one])
-        store = opened_at(f"mongodb://{one.host}/db?replicaSet=r&{IMPATIENT}", clock)
+def test_a_server_killed_and_started_again(clock: Any) -> None:
+    with mongod() as one:
+        store = opened_at(f"{one.url}&{IMPATIENT}", clock)
         store.init()
         insert(store, event(1))
         block = store.transaction()
@@ -399,8 +371,6 @@ def test_a_server_killed_and_started_again(tmp_path: Path, clock: Any) -> None:
         assert eventually(store, 4) == [1, 4], "what was acknowledged, and nothing else"
         assert store.now().year > 2000
         store.close()
-    finally:
-        one.stop()
 
 
 def eventually(store: MongoStore, seq: int) -> list[int]:
@@ -415,37 +385,29 @@ def eventually(store: MongoStore, seq: int) -> list[int]:
     raise AssertionError("the store did not come back")
 
 
-def test_the_primary_of_three_is_killed(tmp_path: Path, clock: Any) -> None:
-    nodes = [MongoNode(tmp_path / str(n), "--replSet=r") for n in range(3)]
-    try:
-        for each in nodes:
-            each.start()
-        initiate(nodes)
-        hosts = ",".join(each.host for each in nodes)
-        store = opened_at(f"mongodb://{hosts}/db?replicaSet=r&{IMPATIENT}", clock)
+def test_the_primary_of_three_is_killed(clock: Any) -> None:
+    with mongo_set() as three:
+        store = opened_at(f"{three.url}&{IMPATIENT}", clock)
         store.init()
-        primary = store.link.hello()["primary"]
+        primary = three.primary()
         acknowledged: list[int] = []
-        for seq in range(1, 301):
+        for seq in range(1, 201):
             if seq == 100:
-                next(each for each in nodes if each.host == primary).kill()
+                primary.kill()
             there = eventually(store, seq)
             acknowledged.append(seq)
             assert there == acknowledged
-        assert store.link.hello()["primary"] != primary
+        assert store.link.hello()["primary"] != primary.host
         store.close()
-    finally:
-        for each in nodes:
-            each.stop()
 
 
 # --- plans
 
 
 @pytest.fixture(scope="module")
-def filled(node: MongoNode) -> Iterator[MongoStore]:
+def filled(node: MongoServer) -> Iterator[MongoStore]:
     """A store in which little is active and much is history."""
-    store = opened_at(f"mongodb://{node.host}/plans?replicaSet=r", None)
+    store = opened_at(node.fresh(), None)
     store.init()
     for part in range(0, 4000, 1000):
         numbers = range(part, part + 1000)
