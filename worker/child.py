@@ -220,7 +220,10 @@ def _reply(answer: Any) -> Reply:
     except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(f"its result is not JSON: {error}") from None
     if size > RESULT_LIMIT:
-        raise ValueError(f"its result has {size:,} bytes of JSON; at most {RESULT_LIMIT:,} are kept")
+        raise ValueError(
+            f"its result has {size:,} bytes of JSON; at most {RESULT_LIMIT:,} are kept:"
+            " write what is larger to a file or to the sink"
+        )
     return Reply("succeed", cursor, bool(more), result)
 
 

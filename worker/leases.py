@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 
-from scheduler.core.errors import StoreUnavailable
+from scheduler.core.errors import Conflict, StoreUnavailable
 from worker.outage import MOST_S
 from worker.runner import Runner
 
@@ -36,7 +36,7 @@ class Renewal:
             try:
                 self._runner.renew()
                 wait_s, failed = self._every_s, False
-            except StoreUnavailable as error:
+            except (StoreUnavailable, Conflict) as error:
                 if not failed:
                     log.warning("leases could not be renewed, trying again until they end: %s", error)
                 wait_s, failed = min(self._every_s, MOST_S / 5), True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from scheduler.core.errors import Unavailable
+from scheduler.core.errors import SchedulerError
 
 FIRST_S, MOST_S = 0.1, 5.0
 
@@ -24,7 +24,7 @@ class Outage:
         """Still too early to try again."""
         return self.since is not None and now < self.again_at
 
-    def failed(self, error: Unavailable, now: float) -> None:
+    def failed(self, error: SchedulerError, now: float) -> None:
         """It could not be reached; the next try comes later than the last one did."""
         if self.since is None:
             self.since, self._delay_s = now, FIRST_S

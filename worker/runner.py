@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from secrets import token_hex
 
-from scheduler.core.errors import StoreUnavailable
+from scheduler.core.errors import Conflict, StoreUnavailable
 from scheduler.core.lifecycle import UowState
 from scheduler.core.ports import Broker, Clock, Store, Where
 from scheduler.core.process import Process
@@ -137,7 +137,7 @@ class Runner:
                 self._reconcile(did)
                 self._commit(did)
                 self._outage.answered(self.clock.monotonic())
-            except StoreUnavailable as error:
+            except (StoreUnavailable, Conflict) as error:  # Conflict: another wrote the same for too long
                 self._outage.failed(error, self.clock.monotonic())
         self._mail.send()
         if did.accepted:  # acks that a broker keeps until the next look are written while the work runs
@@ -325,7 +325,7 @@ class Runner:
                 if told:
                     transaction.update([changes.progress(e.uow, e.progress) for e in told if e.progress])
                 hits = transaction.update([intent.change for intent in intents]) if intents else 0
-        except StoreUnavailable:
+        except (StoreUnavailable, Conflict):
             self._doubtful += [intent for intent in intents if intent.verb == "accept"]
             raise
         for execution in spoke:

@@ -410,7 +410,8 @@ def forever(task): return Processed(more=True)
     assert ends["not_json"].error is not None and "is not JSON" in ends["not_json"].error
     assert (
         ends["large"].error
-        == "ValueError: its result has 1,000,010 bytes of JSON; at most 1,000,000 are kept"
+        == "ValueError: its result has 1,000,010 bytes of JSON; at most 1,000,000 are kept:"
+        " write what is larger to a file or to the sink"
     )
     assert ends["surrogate"].error is not None and "is not JSON" in ends["surrogate"].error
     assert ends["leave"].error == "worker code ended its process (exit code 3)"
