@@ -8,24 +8,17 @@ one that was used before and is empty again.
 from __future__ import annotations
 
 import atexit
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
 
 from db import open_store
 from db.schema import SCHEMA_FACT, TABLES
 from scheduler.clock import SystemClock
 from scheduler.core.ports import Where
 from scheduler.core.records import Fact
-from scripts import servers
-
-_number = count(1)
-_open = ExitStack()
-atexit.register(_open.close)
+from scripts.servers import shared
 
 
 @dataclass(frozen=True)
@@ -48,61 +41,20 @@ def _memory(_folder: Path) -> Iterator[str]:
     yield "sqlite:///:memory:"
 
 
-def _name() -> str:
-    return f"t{os.getpid()}_{next(_number)}"
+def _on(name: str) -> Callable[[Path], AbstractContextManager[str]]:
+    """An empty database of the shared server of that name, where time is the injected clock's."""
+
+    @contextmanager
+    def serve(_folder: Path) -> Iterator[str]:
+        server = shared(name)
+        url = server.fresh()
+        yield f"{url}{'&' if '?' in url else '?'}clock=given"
+        server.delete(url)
+
+    return serve
 
 
-@contextmanager
-def postgres(_folder: Path) -> Iterator[str]:
-    """An empty database on a PostgreSQL server, where time is the injected clock's."""
-    server = running(servers.postgres)
-    url = server.fresh()
-    yield f"{url}?clock=given"
-    server.delete(url)
-
-
-@contextmanager
-def mariadb(_folder: Path) -> Iterator[str]:
-    """An empty database on a MariaDB server, where time is the injected clock's."""
-    server = running(servers.mariadb)
-    url = server.fresh()
-    yield f"{url}?clock=given"
-    server.delete(url)
-
-
-@contextmanager
-def mongodb(folder: Path) -> Iterator[str]:
-    """An empty database of a replica set, where time is the injected clock's; a private one if none is named."""
-    from pymongo import MongoClient
-
-    from tests.mongo_node import MongoNode, initiate
-
-    with ExitStack() as ours:
-        given = os.environ.get("SYNERGY_TEST_MONGODB")  # mongodb://host:port/?replicaSet=r
-        if given is None:
-            node = MongoNode(folder / "mongod", "--replSet=r")
-            ours.callback(node.stop)
-            node.start()
-            initiate([node])
-            given = f"mongodb://{node.host}/?replicaSet=r"
-        server, name = given.partition("?"), _name()
-        yield f"{server[0].rstrip('/')}/{name}?{server[2]}{server[2] and '&'}clock=given"
-        with MongoClient[dict[str, Any]](given) as client:
-            client.drop_database(name)
-
-
-S = TypeVar("S", servers.Postgres, servers.MariaDb)
-_running: dict[Any, Any] = {}
-
-
-def running(make: Callable[[], S]) -> S:
-    """The private server of a kind, started for the first test that asks; it ends with this process."""
-    if make not in _running:
-        _running[make] = _open.enter_context(make())
-    found: S = _running[make]
-    return found
-
-
+postgres, mariadb, mongodb = _on("postgres"), _on("mariadb"), _on("mongod")
 _kept: dict[str, str] = {}
 
 
@@ -114,7 +66,9 @@ def again(adapter: StoreAdapter, folder: Path) -> Iterator[str]:
             yield url
         return
     if adapter.name not in _kept:
-        _kept[adapter.name] = _open.enter_context(adapter.serve(folder))
+        stack = ExitStack()
+        _kept[adapter.name] = stack.enter_context(adapter.serve(folder))
+        atexit.register(stack.close)  # now: so it is called while the server still runs
     yield _kept[adapter.name]
     store = open_store(_kept[adapter.name], clock=SystemClock(lambda: None))
     with store.transaction() as tx:
