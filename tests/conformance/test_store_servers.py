@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -363,19 +364,23 @@ def test_a_server_killed_and_started_again(
 
             thread = threading.Thread(target=writer)
             thread.start()
-            wait_for(lambda told=told: len(told) > 50)
+            wait_for(partial(_is_longer, told, 50))
             server.kill()
             seen = len(told)
             with pytest.raises(StoreUnavailable):
                 store.count(Fact)
             server.start()
-            wait_for(lambda told=told, seen=seen: len(told) > seen + 50)
+            wait_for(partial(_is_longer, told, seen + 50))
             stopping.set()
             thread.join()
             numbers = {seq for (seq,) in store.select(Event, ["seq"])}
             assert {2 * n for n in told} <= numbers
             assert all(seq ^ 1 in numbers for seq in numbers), "whole transactions only"
             store.close()
+
+
+def _is_longer(found: list[int], n: int) -> bool:
+    return len(found) > n
 
 
 def event(n: int) -> Event:
