@@ -375,6 +375,8 @@ def test_without_a_scheduler_an_act_waits(world: World) -> None:
         ({"verb": "skip", "target": {"jobs": []}}, 400),
         ({"verb": "skip", "target": {"jobs": "hourly@2020050100"}}, 400),
         ({"verb": "skip", "target": {"jobs": ["x"] * 10_001}}, 409),
+        ({"verb": "drop_late", "target": {}}, 404),
+        ({"verb": "narrow_late", "target": {"command": "nobody"}}, 404),
         ({"verb": "skip", "target": {"jobs": ["hourly@2020050100"]}, "reason": 7}, 400),
         ({"verb": "skip", "target": {"jobs": ["hourly@2020050100"]}, "reason": "x" * 1001}, 400),
         ({"verb": "skip", "target": {"jobs": ["hourly@2020050100"]}, "seen": {"a": 1}}, 400),

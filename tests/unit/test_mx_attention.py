@@ -159,6 +159,16 @@ def test_a_silent_supervisor_and_a_command_that_waits_are_said() -> None:
     assert titles == ["The supervisor of b is silent", "late data by feed waits"]
 
 
+def test_late_data_that_waits_for_a_person_is_said_at_once_and_is_critical() -> None:
+    command = Command(
+        id="c", verb="late_data", actor="feed", submitted_at=REAL - timedelta(seconds=1), status=409,
+        target={"jobs": ["hourly@2020050100"]}, message="this would touch 12,000 jobs", reason="3 rows",
+    )  # fmt: skip
+    (item,) = items(facts(commands=[command]))
+    assert (item.severity, item.title) == ("critical", "Late data for hourly@2020050100 waits for you")
+    assert "12,000 jobs" in item.why and "launch.py late" in item.why and item.quote == "3 rows"
+
+
 def test_without_a_scheduler_the_verdict_says_so() -> None:
     down = facts(leading=False, leader_seen=REAL - timedelta(seconds=90))
     found = items(down)
