@@ -77,7 +77,8 @@ class Settings:
     )
     store_url: str = _setting(
         "",
-        "Where the state lives: `sqlite:////absolute/path`.",
+        "Where the state lives: `sqlite:////absolute/path`, `mongodb://host/database?replicaSet=name`,"
+        " `postgresql://host/database`, `mariadb://host/database`; see docs/stores.md.",
         shown="`sqlite:///<state_folder>/synergy.sqlite`",
     )
     broker_url: str = _setting(
