@@ -40,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--store", metavar="URL", help="play on this store, one seed after another, each on it emptied"
     )
+    parser.add_argument(
+        "--broker", metavar="URL", help="play over this broker, one seed after another, its queues emptied"
+    )
     parser.add_argument("--context", metavar="F", help="rehearse this context file or folder")
     parser.add_argument("--from", dest="begin", metavar="DATE", help="rehearse from here, such as 2026-01-01")
     parser.add_argument("--to", dest="end", metavar="DATE", help="… to here (UTC)")
@@ -59,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     seeds = [args.seed] if args.seed is not None else list(range(args.first, args.first + max(1, args.seeds)))
     results = []
     with _bar(not args.json and len(seeds) > 1, len(seeds)) as advance:
-        for result in _play(seeds, args.jobs, args.store):
+        for result in _play(seeds, args.jobs, args.store, args.broker):
             results.append(result)
             advance(1)
             if not result.ok and not args.json:
@@ -67,11 +70,12 @@ def run(args: argparse.Namespace) -> int:
     return _sum_up(results, args.json)
 
 
-def _play(seeds: list[int], jobs: int, store: str | None) -> Iterator[Result]:
+def _play(seeds: list[int], jobs: int, store: str | None, broker: str | None) -> Iterator[Result]:
     from simulation.run import run_seed
 
-    if store is not None:
-        yield from (run_seed(seed, store) for seed in seeds)
+    if store is not None or broker is not None:
+        given = {name: url for name, url in (("store", store), ("broker", broker)) if url is not None}
+        yield from (run_seed(seed, **given) for seed in seeds)
         return
     if len(seeds) == 1 or jobs < 2:
         yield from map(run_seed, seeds)

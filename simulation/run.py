@@ -27,7 +27,7 @@ from simulation.faults import Odds, Script
 from simulation.model import Broken
 from simulation.operator import Operator
 from simulation.rest import check_rest
-from simulation.world import MEMORY, World
+from simulation.world import IN_MEMORY, MEMORY, World
 
 STORY = 30
 CHUNK_S = 1800.0
@@ -83,10 +83,11 @@ class Run:
         script: Script | None = None,
         calm: bool = False,
         store: str = MEMORY,
+        broker: str = IN_MEMORY,
     ) -> None:
         self.seed = seed
         self.stage = given or stage(seed)
-        self.world = World(seed, self.stage.context, self.stage.begin, store)
+        self.world = World(seed, self.stage.context, self.stage.begin, store, broker)
         self.world.checker = self.checker = Checker(self.world)
         self.world.script = script
         self.rng = self.world.rng
@@ -259,6 +260,6 @@ def _data(event: Event) -> str:
     return json.dumps(data) if data else ""
 
 
-def run_seed(seed: int, store: str = MEMORY, **theme: str) -> Result:
-    """Play one seed on the store at this URL, which is emptied first; `theme` as in `contexts.stage`."""
-    return Run(seed, given=stage(seed, **theme), store=store).play()
+def run_seed(seed: int, store: str = MEMORY, broker: str = IN_MEMORY, **theme: str) -> Result:
+    """Play one seed on the store and broker at these URLs, emptied first; `theme` as in `contexts.stage`."""
+    return Run(seed, given=stage(seed, **theme), store=store, broker=broker).play()

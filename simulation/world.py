@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from db import open_store
 from db.schema import SCHEMA_FACT, TABLES
-from mq import open_broker
 from scheduler.clock import ManualClock
 from scheduler.core.errors import Refused
 from scheduler.core.ports import REPORT_QUEUE, Outgoing, Store, Where
@@ -25,12 +24,14 @@ from scheduler.core.records import Fact, Lease
 from scheduler.core.timetable import Timetable
 from simulation.executor import Execution, Habits, Sink
 from simulation.faults import Faulty, Odds, Script
+from simulation.patient import empty_broker
 
 if TYPE_CHECKING:
     from simulation.actors import Actor
     from simulation.checker import Checker
 
 MEMORY = "sqlite:///:memory:"
+IN_MEMORY = "embedded:///:memory:"  # a broker
 OURS = "simulation"  # the fact that marks a store as one that simulations may empty
 DEEPEST = 3  # freezes within freezes
 TRACE = 4000
@@ -57,14 +58,16 @@ def opened(url: str, clock: ManualClock) -> Store:
 class World:
     """Everything that one simulated run shares."""
 
-    def __init__(self, seed: int, context: Context, begin: datetime, store: str = MEMORY) -> None:
+    def __init__(
+        self, seed: int, context: Context, begin: datetime, store: str = MEMORY, broker: str = IN_MEMORY
+    ) -> None:
         self.seed = seed
         self.rng = Random(f"{seed}/world")
         self.context = context
         self.timetable = Timetable(context)
         self.clock = ManualClock(begin)
         self.store = opened(store, self.clock)
-        self.broker = open_broker("embedded:///:memory:")
+        self.broker = empty_broker(broker, self.timetable.queues)
         self.odds, self.habits, self.sink = Odds(), Habits(), Sink()
         self.script: Script | None = None
         self.lease_s = 900.0  # of workers

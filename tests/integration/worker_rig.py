@@ -172,6 +172,9 @@ def store_url(folder: Path) -> str:
 
 
 def broker_url(folder: Path) -> str:
+    """What stands in `broker.url`, or a file of queues."""
+    if (folder / "broker.url").exists():
+        return (folder / "broker.url").read_text()
     return f"embedded://{folder}/queues.sqlite"
 
 
