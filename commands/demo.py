@@ -5,7 +5,8 @@ a second, until the new year; prints the year's totals beside an independent cou
 Ctrl-C. With --exit it ends there: 0 if the totals are equal and every job of the year is processed (or noop).
 
 The demo itself only prepares, turns the clock and looks: what is done is done by the same processes as in earnest.
-Killing one of them is fine, the supervisor too.
+Killing one of them is fine, the supervisor too. With --servers state and messages are on private MongoDB and RabbitMQ
+servers instead of in files.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from commands import demo_servers
 from commands.demo_box import ROOT, State, SupervisedBox, drain, free_port
 from commands.site import Site
 from scheduler.core.errors import ConfigError, SchedulerError
@@ -107,6 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rate", type=number, default=RATE, metavar="N", help=f"business seconds a second; {RATE:g}"
     )
+    demo_servers.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -118,9 +121,13 @@ def run(args: argparse.Namespace) -> int:
     folder = (args.state_folder or load_settings().state_folder / "demo").resolve()
     taken = free_port(HOST, PORT if args.port is None else args.port, is_given=args.port is not None)
     state = State(folder)
-    stopping, urged = threading.Event(), threading.Event()
-    with listening(stopping, urged):
-        demo = Demo(args, state, taken, stopping, Show())
+    stopping, urged, show = threading.Event(), threading.Event(), Show()
+    with (
+        contextlib.closing(state),
+        listening(stopping, urged),
+        demo_servers.urls_of(args, show.line) as urls,
+    ):
+        demo = Demo(args, state, taken, stopping, show, urls)
         try:
             return demo.play()
         except Interrupted:
@@ -128,7 +135,6 @@ def run(args: argparse.Namespace) -> int:
             return INTERRUPTED
         finally:
             demo.end(urged.is_set)
-            state.close()
 
 
 @contextlib.contextmanager
@@ -152,7 +158,13 @@ class Demo:
     """One demo, from an empty folder to the totals."""
 
     def __init__(
-        self, args: argparse.Namespace, state: State, port: int, stopping: threading.Event, show: Show
+        self,
+        args: argparse.Namespace,
+        state: State,
+        port: int,
+        stopping: threading.Event,
+        show: Show,
+        urls: Mapping[str, str],
     ) -> None:
         self.args, self.state, self.stopping, self.show = args, state, stopping, show
         folder = state.folder
@@ -170,6 +182,7 @@ class Demo:
                 "mx_host": HOST,
                 "mx_port": str(port),
                 "grace_s": str(GRACE_S),
+                **urls,
             }
         )
         self.port = port

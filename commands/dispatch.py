@@ -55,6 +55,7 @@ VERBS = (
     ("reset", "forget what was set by hand: as the context says again"),
     ("clock", "show the business clock, or shift or scale it"),
     ("simulate", "run the scheduler on a virtual clock with faults"),
+    ("verify", "explore every interleaving of a small timetable"),
     ("chaos", "play the example while its processes and servers are killed and frozen"),
     ("bench", "measure throughput and latency beside the floor"),
     ("store", "make, check, repair, copy or prune the store"),
@@ -121,7 +122,9 @@ def is_answered_alone(argv: Sequence[str]) -> bool:
 
 def extras_of(argv: Sequence[str]) -> tuple[str, ...]:
     """The optional dependencies that this command needs."""
-    return ("test",) if argv[:1] == ["test"] else ()
+    if argv[:1] == ["test"]:
+        return ("test",)
+    return ("servers",) if "--servers" in argv else ()
 
 
 def _unknown(verb: str, known: dict[str, str]) -> int:

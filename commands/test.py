@@ -1,41 +1,38 @@
 """`launch.py test`: format, lint, types, then all tests. The same here, in CI, and before every commit.
 
-What a test needs and is not there is said before the first test, in one table with the command that gets it; nothing
-is left out silently. The last line is pytest's own.
+What a test needs and is not there is installed, where that is allowed (`needs`), or said before the first test, in one
+table with the command that gets it; nothing is left out silently. The last line is pytest's own.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from commands import needs
+
+if TYPE_CHECKING:
+    from scripts.servers import Need
 
 ROOT = Path(__file__).resolve().parent.parent
 UNKNOWN_ARGUMENTS = "pytest_arguments"
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+MISSING = 2
+TESTED = ("mongod", "rabbitmq", "postgres", "mariadb")  # the servers that tests use
+SERVER_FOLDERS = ("conformance", "integration", "simulation")  # where the tests with the mark `servers` are
 CHECKS = (
     ("format", ("ruff", "format", "--check", ".")),
     ("lint", ("ruff", "check", ".")),
     ("types", ("mypy",)),
 )
-KEPT = frozenset(
-    {"SYNERGY_VENV", "SYNERGY_EXTRAS"}
-)  # of our variables; the others would change what tests see
-
-
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """Something the tests need: what, why, and the command that gets it."""
-
-    what: str
-    why: str
-    command: str
+# of our variables; the others would change what tests see
+KEPT = frozenset({"SYNERGY_VENV", "SYNERGY_EXTRAS"})
+KEPT_PREFIX = "SYNERGY_TEST_"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,11 +46,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check, then test. Returns 0 only if everything passed; 2 if something needed is not there."""
     rest: list[str] = list(args.pytest_arguments)
-    if _needs_browser(args.fast, args.no_browser, rest):
-        missing = _get_chromium()
-        if missing is not None:
-            _print_table(("needed", "why", "how to get it"), [(missing.what, missing.why, missing.command)])
-            return 2
+    missing = needs.get_servers(_needed_servers(args, rest))
+    if _needs_browser(args.fast, args.no_browser, rest) and (chromium := needs.get_chromium()):
+        missing.append(chromium)
+    if missing:
+        _print_table(
+            ("needed", "why", "how to get it"), [(one.what, one.why, one.command) for one in missing]
+        )
+        if any(one.what != "Chromium" for one in missing):
+            print("Or leave out what needs servers: ./launch.py test --no-servers", flush=True)
+        return MISSING
     if args.no_browser:
         print("Without a browser: the tests of the dashboard in Chromium are left out.")
     if args.no_servers:
@@ -100,7 +102,9 @@ def _selected(rest: list[str], without: list[str]) -> list[str]:
 
 def _environment() -> dict[str, str]:
     return {
-        name: value for name, value in os.environ.items() if not name.startswith("SYNERGY_") or name in KEPT
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("SYNERGY_") or name in KEPT or name.startswith(KEPT_PREFIX)
     }
 
 
@@ -110,39 +114,23 @@ def _environment() -> dict[str, str]:
 def _needs_browser(fast: bool, no_browser: bool, rest: Sequence[str]) -> bool:
     if fast or no_browser or not any((ROOT / "tests" / "browser").glob("test_*.py")):
         return False
-    paths = [text for text in rest if (ROOT / text.partition("::")[0]).exists()]
-    return not paths or any("browser" in text or text.rstrip("/") in ("tests", ".") for text in paths)
+    return _takes(rest, ("browser",))
 
 
-def _get_chromium() -> Missing | None:
-    """Find Chromium or install it; what is missing if neither works."""
-    if any(shutil.which(name) for name in CHROMIUM):
-        return None
-    why = "the tests of the dashboard in tests/browser"
-    as_root = _as_root()
-    if as_root is not None and shutil.which("apt-get"):
-        print("Installing Chromium for the browser tests (apt-get install chromium) …", flush=True)
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for step in (["update"], ["install", "-y", "--no-install-recommends", "chromium"]):
-            subprocess.run(
-                [*as_root, "apt-get", "-qq", *step],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-            )
-        if any(shutil.which(name) for name in CHROMIUM):
-            return None
-    return Missing("Chromium", why, "apt install chromium, or leave them out: ./launch.py test --no-browser")
+def _needed_servers(args: argparse.Namespace, rest: Sequence[str]) -> list[Need]:
+    """The servers that tests of this run want; none where only tests are named that use none."""
+    from scripts.servers import NEEDS
 
-
-def _as_root() -> list[str] | None:
-    """What to put before a command that only root may run; None if we may not."""
-    if os.geteuid() == 0:
+    if args.fast or args.no_servers or not _takes(rest, SERVER_FOLDERS):
         return []
-    sudo = shutil.which("sudo")
-    if sudo and subprocess.run([sudo, "-n", "true"], capture_output=True).returncode == 0:
-        return [sudo, "-n"]
-    return None
+    return [need for need in NEEDS if need.name in TESTED]
+
+
+def _takes(rest: Sequence[str], folders: Sequence[str]) -> bool:
+    """Whether pytest's arguments leave any of these folders of tests/ in."""
+    paths = [text for text in rest if (ROOT / text.partition("::")[0]).exists()]
+    whole = any(text.rstrip("/") in ("tests", ".") for text in paths)
+    return not paths or whole or any(folder in text for text in paths for folder in folders)
 
 
 def _print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

@@ -111,7 +111,7 @@ def test_requirements_of_the_project_and_their_modules() -> None:
         __import__(bootstrap._module(text))
         assert "<" in text or text.startswith("tzdata"), f"{text} has no upper bound"
     assert set(project["optional-dependencies"]) == {
-        *("mongo", "rabbit", "postgres", "mysql", "celery", "rq", "data", "test")
+        *("mongo", "rabbit", "postgres", "mysql", "celery", "rq", "data", "test", "servers")
     }
 
 
