@@ -14,6 +14,7 @@ limit). So whoever waits for long looks for such transactions and ends them (`Mo
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from db.mongo import MongoStore
 
 R = TypeVar("R")
+
+log = logging.getLogger(__name__)
 
 WAIT_S = 10.0  # for other transactions, all in all; as long as SQLite's busy time-out
 COMMIT_S = 10.0  # for the answer to a commit
@@ -194,4 +197,7 @@ class MongoTransaction:
     def abort(self) -> None:
         """Undo; a server that is away undoes it by itself."""
         if self._session.in_transaction:
-            self._session.abort_transaction()
+            try:
+                self._session.abort_transaction()
+            except PyMongoError as error:  # its caller has an error of its own to raise
+                log.debug("a transaction was not aborted: %s", self._store.link.masked(error))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,13 +18,17 @@ import db.mongo
 from db import open_store
 from db.mongo import MongoStore
 from db.schema import LOOP_QUERIES, SCHEMA_VERSION, UOW_UNFINISHED, LoopQuery
+from scheduler.clock import ManualClock
 from scheduler.core.command import Command
 from scheduler.core.errors import ConfigError, Conflict, LeaseLost, Refused, StoreUnavailable
 from scheduler.core.event import Event
 from scheduler.core.job import Job
 from scheduler.core.ports import Change, Where
+from scheduler.core.process import context
 from scheduler.core.records import BoxProcess, Fact, Lease, LogChunk
+from scheduler.core.timetable import Timetable
 from scheduler.core.uow import Uow
+from scheduler.engine import Engine
 from scripts.servers import MongoServer, mongo_set, mongod
 from tests.cut_proxy import CutProxy
 
@@ -178,6 +184,39 @@ def test_users_passwords_and_the_least_of_rights(tmp_path: Path, clock: Any) -> 
         other.close()
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
+def test_a_server_that_speaks_tls_only(tmp_path: Path, clock: Any) -> None:
+    key, certificate, both = (tmp_path / name for name in ("key.pem", "certificate.pem", "both.pem"))
+    made = [
+        "-subj",
+        "/CN=127.0.0.1",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-keyout",
+        key,
+        "-out",
+        certificate,
+    ]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *map(str, made)]
+    subprocess.run(command, check=True, capture_output=True)
+    both.write_text(key.read_text() + certificate.read_text())
+    options = [
+        "--tlsMode=requireTLS",
+        f"--tlsCertificateKeyFile={both}",
+        "--tlsAllowConnectionsWithoutCertificates",
+    ]
+    options.append(f"--tlsCAFile={certificate}")
+    with mongod(options=options, query=f"tls=true&tlsCAFile={certificate}") as guarded:
+        store = opened_at(f"{guarded.url}&{IMPATIENT}", clock)
+        store.init()
+        insert(store, event(1))
+        assert store.count(Event) == {(): 1}
+        store.close()
+        plain = f"mongodb://{guarded.host}/db?replicaSet=r&{IMPATIENT}"
+        for wrong in (plain, f"{plain}&tls=true"):  # no TLS; a certificate that nobody vouches for
+            assert "no primary can be reached" in refusal(wrong, clock, StoreUnavailable)
+
+
 def test_a_record_that_is_too_large_is_refused(opened: MongoStore) -> None:
     chunk = LogChunk(uow="u", attempt=1, n=1, at=T, text="x" * 17_000_000)
     with pytest.raises(Refused, match="16 MB"), opened.transaction() as transaction:
@@ -232,6 +271,32 @@ def test_a_leader_stopped_before_its_commit_is_ended_by_its_successor(
         transaction.insert([event(2)])
     assert opened.count(Event) == {(): 2}
     successor.close()
+
+
+def test_a_scheduler_ends_what_the_last_leader_left_under_way(
+    opened: MongoStore, url: str, clock: Any
+) -> None:
+    other = opened_at(url, clock)
+    nothing = Timetable(context([], start="2026010100"))
+    broker: Any = None  # taking the lead sends nothing
+    first, second = (
+        Engine(store, broker, ManualClock(T), nothing, holder=name, leader_lease_s=0.1)
+        for name, store in (("a", opened), ("b", other))
+    )
+    assert first.lead() and first.lease is not None and first.lease.data == opened.session()
+    block = opened.transaction(first.lease)
+    transaction = block.__enter__()
+    transaction.insert([event(1)])
+    opened.renew(transaction, first.lease)  # stopped here
+    for _ in range(10_000):  # until its lease ran out
+        if second.lead():
+            break
+    assert second.lease is not None and (second.lease.token, second.lease.data) == (2, other.session())
+    assert other.get(Lease, "leader") == second.lease
+    with pytest.raises(LeaseLost):
+        block.__exit__(None, None, None)
+    assert opened.count(Event) == {(): 0}
+    other.close()
 
 
 def test_a_lease_taken_between_two_statements(opened: MongoStore, url: str, clock: Any) -> None:
