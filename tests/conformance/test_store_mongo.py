@@ -419,6 +419,7 @@ def close_once_cut(proxy: CutProxy) -> None:
 
 
 def test_a_server_killed_and_started_again(clock: Any) -> None:
+    """31: the store is away and comes back; the same store object goes on."""
     with mongod() as one:
         store = opened_at(f"{one.url}&{IMPATIENT}", clock)
         store.init()
