@@ -165,8 +165,18 @@ def _init(args: argparse.Namespace, site: Site) -> int:
     if args.json:
         _print({"store": shown(url), "made": made})
     else:
-        print(f"{shown(url)}: made {', '.join(made)}" if made else f"{shown(url)}: everything was there")
+        print(f"{shown(url)}: {f'made {_listed(made)}' if made else 'everything was there'}")
     return 0
+
+
+def _listed(made: Sequence[str]) -> str:
+    """`tables a, b; index c`."""
+    parts = []
+    for one, many in (("table", "tables"), ("index", "indexes")):
+        names = [what.partition(" ")[2] for what in made if what.startswith(f"{one} ")]
+        if names:
+            parts.append(f"{many if len(names) > 1 else one} {', '.join(names)}")
+    return "; ".join(parts) or ", ".join(made)
 
 
 # -- check and repair ---------------------------------------------------------------------------------------

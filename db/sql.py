@@ -229,8 +229,8 @@ class SqlStore:
         with self._session() as session:
             tables, indexes = self.database.tables(session), self.database.indexes(session)
         lost = [f"table {table.name}" for table in TABLES.values() if table.name not in tables]
-        here = [table for table in TABLES.values() if table.name in tables]
-        return lost + [f"index {i.name}" for table in here for i in table.indexes if i.name not in indexes]
+        every = [index for table in TABLES.values() for index in table.indexes]
+        return lost + [f"index {index.name}" for index in every if index.name not in indexes]
 
     def complete(self) -> None:
         """Make what is absent; of a database that is ours. Raises ConfigError, StoreUnavailable."""
