@@ -71,7 +71,7 @@ MUTANTS = {
         decide._waiting, "if uow.due_at is None or uow.due_at <= s.real:", "if False:"
     ),
     "reprocess does not reach ancestors": Mutant(
-        plan.plan_reprocess, "(*roots, *gather_above(s, roots, clip))", "roots"
+        plan.plan_reprocess, "(*roots, *gather_above(s, roots, clip, most=CASCADE_MAX))", "roots"
     ),
     "reprocess leaves what is in flight": Mutant(
         plan._reset, 'if job.state == "embryo"', 'if job.state in ("embryo", "in_progress", "final_run")'
