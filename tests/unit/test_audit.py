@@ -74,7 +74,13 @@ def uow(run: int = 1, **changed: Any) -> Uow:
 
 def event(seq: int, kind: str, **changed: Any) -> Event:
     """An event of that job."""
-    given: dict[str, Any] = {"source": "scheduler", "seq": seq, "at": T + H, "business_at": T + H, "process": "p"}
+    given: dict[str, Any] = {
+        "source": "scheduler",
+        "seq": seq,
+        "at": T + H,
+        "business_at": T + H,
+        "process": "p",
+    }
     return Event(**given | {"kind": kind, "timeperiod": LABEL} | changed)
 
 
