@@ -83,7 +83,8 @@ class Settings:
     )
     broker_url: str = _setting(
         "",
-        "Where the queues live: `embedded:///absolute/path`.",
+        "Where the queues live: `embedded:///absolute/path`, `amqp://user:password@host1,host2/vhost`, `amqps://…`; see"
+        " docs/brokers.md.",
         shown="`embedded://` with a file beside the embedded store",
     )
     box: str = _setting(

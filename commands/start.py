@@ -69,7 +69,7 @@ def start_box(site: Site, *, foreground: bool = False, waits: bool = True) -> in
     if found is not None:
         raise Refused(f"box {site.settings.box} already runs (supervisor pid {found.pid})")
     if site.has_servers():
-        wait_for_servers(site.connect, waits)
+        wait_for_servers(lambda: site.connect()[1].depth([]), waits)  # a broker connects when it is asked
     if check.report(site):
         return ConfigError.exit_code
     site.settings.ensure_state_folder()
