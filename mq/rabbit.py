@@ -47,7 +47,13 @@ class RabbitBroker:
     def _begin(self) -> None:
         self._lock = threading.Lock()
         self._consumers: set[RabbitConsumer] = set()
-        self.publishing = Link(self.server, "publisher", self._publisher_up, self._publisher_down)
+        self.publishing = Link(
+            self.server,
+            "publisher",
+            self._publisher_up,
+            self._publisher_down,
+            lambda reason: self._publisher.on_blocked(reason),
+        )
         self.consuming = Link(self.server, "consumer", self._consumer_up, self._consumer_down)
         self._publisher = Publisher(self.server, self.publishing)
         self._asker = Asker(self.server, self.publishing)

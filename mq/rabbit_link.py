@@ -27,14 +27,20 @@ log = logging.getLogger("synergy.mq")
 class Link:
     """A connection that is made at the first `start`, and again whenever it is lost.
 
-    `on_up(connection)` and `on_down(reason)` are called in its thread. `purpose` is what the server shows it as.
+    `on_up(connection)`, `on_down(reason)` and `on_blocked(reason)` (the server has an alarm and takes no messages)
+    are called in its thread. `purpose` is what the server shows it as.
     """
 
     def __init__(
-        self, server: Server, purpose: str, on_up: Callable[[Any], None], on_down: Callable[[str], None]
+        self,
+        server: Server,
+        purpose: str,
+        on_up: Callable[[Any], None],
+        on_down: Callable[[str], None],
+        on_blocked: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self.server, self.purpose = server, purpose
-        self._on_up, self._on_down = on_up, on_down
+        self._on_up, self._on_down, self._tell_blocked = on_up, on_down, on_blocked
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
@@ -209,7 +215,7 @@ class Link:
         log.warning("%s takes no messages for now: %s", self.server.shown(self._host), reason)
         with self._changed:
             self._blocked = reason
-        self._on_down(f"it takes no messages: {reason}") if self.purpose == "publisher" else None
+        self._tell_blocked(f"it takes no messages: {reason}")
 
     def _on_unblocked(self, _connection: Any, _frame: Any) -> None:
         log.info("%s takes messages again", self.server.shown(self._host))

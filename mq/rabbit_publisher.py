@@ -129,10 +129,14 @@ class Publisher:
     def on_down(self, reason: str) -> None:
         """Nothing that is under way will be confirmed any more."""
         self._is_ready = False
+        self.on_blocked(reason)
+        self._sent.clear()
+
+    def on_blocked(self, reason: str) -> None:
+        """Nobody is to wait for what is under way, though it may be confirmed yet."""
         with self._lock:
             letters = [*self._sent.values(), *self._letters]
             self._letters.clear()
-        self._sent.clear()
         for letter in letters:
             letter.batch.fail(reason)
 

@@ -170,7 +170,9 @@ class Session:
     def _closed(self, _channel: Any, error: Exception) -> None:
         from pika.exceptions import ChannelClosed
 
-        was_over = self.is_over or not isinstance(error, ChannelClosed)  # else the connection went: its link says so
+        was_over = self.is_over or not isinstance(
+            error, ChannelClosed
+        )  # else the connection went: its link says so
         code, text = getattr(error, "reply_code", ""), getattr(error, "reply_text", "")
         self._end(error)
         if self._after is not None:

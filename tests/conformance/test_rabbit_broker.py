@@ -244,6 +244,43 @@ def test_a_server_that_falls_silent_holds_nobody_for_long(
     silent.close()
 
 
+def test_a_server_that_stands_still_while_we_publish(
+    node: Rabbit, opened: Callable[[str], RabbitBroker]
+) -> None:
+    """The connection is open, and no confirm comes: the publisher waits for its time-out and no longer."""
+    broker = opened(fresh(node, "?timeout=1"))
+    broker.publish(out(1))
+    node.pause()
+    try:
+        with pytest.raises(BrokerUnavailable, match="no confirm came within 1 s"):
+            broker.publish(out(2))
+        with pytest.raises(BrokerUnavailable):
+            broker.depth(["work"])
+    finally:
+        node.resume()
+    until(lambda: published(broker, 2), "it goes on")
+    assert UOW.format(2) in bodies(broker.consume(["work"], 9).receive(9, LONG))
+
+
+def test_a_server_with_an_alarm_takes_no_messages(
+    node: Rabbit, opened: Callable[[str], RabbitBroker], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It blocks whoever publishes; nobody hangs, consuming goes on, and publishing too when the alarm is over."""
+    broker = opened(fresh(node, "?timeout=5"))
+    broker.publish(out(1))
+    consumer = broker.consume(["work"], 9)
+    try:
+        node.control("set_vm_memory_high_watermark", "absolute", "1MB")
+        until(lambda: not published(broker, 2), "the alarm is raised")
+        with pytest.raises(BrokerUnavailable, match="takes no messages"):
+            broker.publish(out(1000))
+        assert next_of(consumer).body == UOW.format(1)
+    finally:
+        node.control("set_vm_memory_high_watermark", "absolute", "512MB")
+    until(lambda: published(broker, 1001), "it goes on")
+    assert sum("messages" in line for line in caplog.messages) <= 4
+
+
 def test_the_consumer_resumes_after_a_cut_and_old_acks_are_ignored(
     node: Rabbit, opened: Callable[[str], RabbitBroker]
 ) -> None:
