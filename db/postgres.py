@@ -13,6 +13,7 @@ Text is compared by code point: COLLATE "C". PostgreSQL keeps no NUL in text; it
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -58,6 +59,9 @@ def decode_text(text: str) -> str:
         return text.replace("\x01\x01", _NUL).replace("\x01\x02", _ONE)
     return text
 
+
+# a batch that is refused in a pipeline is logged by psycopg as well: a Conflict is everyday, and told by its error
+logging.getLogger("psycopg").setLevel(logging.ERROR)
 
 _PLAIN = Converter(None, None)
 _TEXT = Converter(encode_text, decode_text)

@@ -398,6 +398,35 @@ def wait_for(condition: Callable[[], bool]) -> None:
     raise AssertionError("it never happened")
 
 
+def test_what_a_full_disk_is_called(clock: Any) -> None:
+    """Tried on size-limited mounts too: what was acknowledged is there, and it goes on when there is space."""
+    import pymysql
+    from psycopg import errors
+
+    for url, error in (
+        (
+            "postgresql://u:hunter2@h/x",
+            errors.DiskFull("could not extend file\nHINT: Check free disk space."),
+        ),
+        ("mariadb://u:hunter2@h/x", pymysql.err.OperationalError(1114, "The table 'facts' is full")),
+        ("mariadb://u:hunter2@h/x", pymysql.err.OperationalError(1021, "Disk full (/tmp)")),
+    ):
+        told = opened(url, clock).database.translate(error)
+        assert isinstance(told, StoreUnavailable)
+        assert "the disk is full" in str(told)
+        assert "\n" not in str(told)
+
+
+def test_a_refused_batch_is_told_once(
+    place: Place, store: SqlStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(store, "a")
+    with pytest.raises(Conflict), store.transaction() as transaction:
+        transaction.insert([Fact(key=key, value={}) for key in ("b", "a", "c")])
+    assert caplog.records == []
+    assert store.count(Fact) == {(): 2}
+
+
 # --- the fence
 
 
