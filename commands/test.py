@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 UNKNOWN_ARGUMENTS = "pytest_arguments"
 MISSING = 2
-TESTED = ("mongod", "rabbitmq", "postgres", "mariadb")  # the servers that tests use
+TESTED = ("mongod", "rabbitmq", "postgres", "mariadb", "redis")  # the servers that tests use
 SERVER_FOLDERS = ("conformance", "integration", "simulation")  # where the tests with the mark `servers` are
 CHECKS = (
     ("format", ("ruff", "format", "--check", ".")),

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -38,6 +39,10 @@ class Guard:
     def watch(self, folder: Path, *undo: list[str]) -> None:
         """From now on `folder`, and who bears its mark, ends with this process; `undo` are commands run then."""
         self._tell({"folder": str(folder), "undo": undo})
+
+    def note(self, folder: Path, pid: int) -> None:
+        """This process belongs to `folder` too: some overwrite their environment to show a title in it."""
+        self._tell({"folder": str(folder), "pid": pid, "born": born(pid)})
 
     def forget(self, folder: Path) -> None:
         """It is gone already."""
@@ -70,10 +75,13 @@ class Guard:
 guard = Guard()
 
 
-def sweep(folder: str | Path) -> None:
-    """Kill -9 whatever bears the mark of `folder`, and return when it is gone. Does nothing where /proc is not."""
+def sweep(folder: str | Path, noted: Sequence[tuple[int, str]] = ()) -> None:
+    """Kill -9 whatever bears the mark of `folder`, and return when it is gone. Does nothing where /proc is not.
+
+    And what was `noted`: pids, each with when it was born, so that another process with that number is spared.
+    """
     for _ in range(ROUNDS):
-        found = marked(folder)
+        found = marked(folder, [pid for pid, when in noted if when and born(pid) == when])
         if not found:
             return
         for pid in found:
@@ -81,22 +89,35 @@ def sweep(folder: str | Path) -> None:
         time.sleep(ROUND_S)
 
 
-def marked(folder: str | Path) -> list[int]:
-    """The processes that bear the mark of `folder`."""
+def born(pid: int) -> str:
+    """When a process was started, in ticks since the machine was; empty if it is gone, or there is no /proc."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]
+
+
+def marked(folder: str | Path, others: Sequence[int] = ()) -> list[int]:
+    """The processes that bear the mark of `folder`, `others`, and all their descendants."""
     mark = b"\0" + f"{MARK}={folder}".encode() + b"\0"
-    found = []
+    parents: dict[int, int] = {}
+    found = set(others)
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            if mark in b"\0" + (entry / "environ").read_bytes() + b"\0" and not is_zombie(entry):
-                found.append(int(entry.name))
+            state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            if state in "ZX":  # ended already
+                continue
+            parents[int(entry.name)] = int(parent)
+            if mark in b"\0" + (entry / "environ").read_bytes() + b"\0":
+                found.add(int(entry.name))
         except OSError:  # not ours to read, or gone
             continue
-    return found
-
-
-def is_zombie(entry: Path) -> bool:
-    """Whether the process of this entry of /proc has ended already."""
-    return (entry / "stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    more = found
+    while more:
+        more = {pid for pid, parent in parents.items() if parent in more and pid not in found}
+        found |= more
+    return sorted(found)
 
 
 def kill(pid: int, number: int) -> None:
@@ -112,16 +133,20 @@ def serve(lines: IO[str]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     folders: dict[str, list[list[str]]] = {}
+    noted: dict[str, list[tuple[int, str]]] = {}
     for line in lines:
         told = json.loads(line)
+        folder = told["folder"]
         if "undo" in told:
-            folders[told["folder"]] = told["undo"]
+            folders[folder] = told["undo"]
+        elif "pid" in told:
+            noted[folder] = [(told["pid"], told["born"])]  # one at a time
         else:
-            folders.pop(told["folder"], None)
+            folders.pop(folder, None)
     for folder, undo in folders.items():
         for command in undo:
             subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
-        sweep(folder)
+        sweep(folder, noted.get(folder, ()))
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -159,7 +159,7 @@ class Rabbit(Server):
         }
 
     def _answers(self) -> bool:
-        self.ask("GET", "/api/overview")
+        self.ask("GET", "/api/health/checks/virtual-hosts")  # 503 while one is being recovered
         return is_open(self.port)
 
 

@@ -122,6 +122,7 @@ class Server(ABC):
         if not self._is_prepared:
             self._prepare()
         self._process = self._spawn(self._command())
+        guard.note(self.folder, self._process.pid)
 
     def await_ready(self) -> None:
         """Wait until it answers. Raises ServerError with its log if it ended, or did not within 90 s."""
