@@ -25,7 +25,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scheduler.core.errors import InvalidRequest, SchedulerError
+from scheduler.core.errors import ConfigError, InvalidRequest, SchedulerError
 from supervisor.os_process import holder
 
 if TYPE_CHECKING:
@@ -130,11 +130,15 @@ def _servers(is_wanted: bool, folder: Path) -> Iterator[list[Server]]:
     if not is_wanted:
         yield []
         return
-    from scripts.servers import mongod, rabbitmq
+    from scripts.servers import NotHere, ServerError, mongod, rabbitmq
 
-    folder.mkdir()
-    with mongod(folder) as store, rabbitmq(folder) as broker:
-        yield [store, broker]
+    try:
+        with mongod(folder) as store, rabbitmq(folder) as broker:
+            yield [store, broker]
+    except NotHere as error:
+        raise ConfigError(f"--servers: {error}") from error
+    except ServerError as error:
+        raise SchedulerError(f"--servers: {error}") from error
 
 
 class Round:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -22,13 +23,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from commands import demo_servers
 from commands.demo_box import ROOT, State, SupervisedBox, drain, free_port
 from commands.site import Site
-from scheduler.core.errors import ConfigError, SchedulerError
+from scheduler.core.errors import ConfigError, SchedulerError, StoreUnavailable
 from settings import load_settings
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from examples.flights.landing import Landing
     from scheduler.clock import SystemClock
     from scheduler.core.ports import Broker, Store
+
+T = TypeVar("T")
 
 HOST = "127.0.0.1"
 PORT = 5000
@@ -47,6 +50,7 @@ RATE = 3600.0
 AFTER_S = 3600.0  # business seconds after the new year in which the last hours close
 LOOK_S = 0.25
 STUCK_S = 180.0  # nothing moved for so long: it says what is in the way, and gives up
+OUTAGE_S = 10.0  # a store that is away again after so long is said again
 GRACE_S = 5.0
 UP_S = 30.0
 WRONG = 1
@@ -201,14 +205,14 @@ class Demo:
         if not self.args.keep:
             self.state.empty()
         self._prepare()
-        self._freeze()
+        self._patiently(self._freeze)
         self.box.start()
-        year = self._year()
-        self._announce()
-        self._back_fill(year)
-        self._live(year)
-        self._settle(year)
-        is_right = self._judge(year)
+        year = self._patiently(self._year)
+        self._patiently(self._announce)
+        self._patiently(lambda: self._back_fill(year))
+        self._patiently(lambda: self._live(year))
+        self._patiently(lambda: self._settle(year))
+        is_right = self._patiently(lambda: self._judge(year))
         if not self.args.exit:
             self._serve()
         return 0 if is_right else WRONG
@@ -397,6 +401,23 @@ class Demo:
         self._check()
         if self.box.watch():
             self.show.line("the supervisor died and was started again; it adopts what runs")
+
+    def _patiently(self, phase: Callable[[], T]) -> T:
+        """Do a phase, again from its beginning when the store was away: each one finds what is done. Raises
+        StoreUnavailable if it stays away."""
+        first = last = -math.inf
+        while True:
+            try:
+                return phase()
+            except StoreUnavailable as error:
+                now = time.monotonic()
+                if now - last > OUTAGE_S:
+                    first = now
+                    self.show.line(f"waiting for the store: {error}")
+                last = now
+                if self.args.exit and now - first > STUCK_S:
+                    raise
+                self._pause(LOOK_S)
 
     def _check_stuck(self, year: Year, until: datetime, ended: int) -> None:
         """With --exit: give up when nothing moves any more. Raises SchedulerError saying what is in the way."""
