@@ -2,7 +2,7 @@
 
 The thread runs pika's event loop and nothing else, so heartbeats are answered however long work takes; all
 that touches the connection is called in it (`call`). Lost connections are tried anew at once, then with
-back-off, host after host. An outage is one line in the log when it begins and one when it ends.
+back-off, host after host. An outage is a line or two in the log when it begins and one when it ends.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Link:
         self._is_up = False
         self._error: str | None = None  # why it is away; None while there is hope
         self._lost_at: float | None = None
-        self._told = False  # that it cannot be reached
+        self._told = ""  # why it cannot be reached, as it was said last
         self._up_at: float | None = None
         self._host = self._misses = 0
         self._blocked: str | None = None
@@ -170,7 +170,7 @@ class Link:
 
     def _opened(self, connection: Any) -> None:
         self._up_at = time.monotonic()
-        self._told = False
+        self._told = ""
         if self._lost_at is not None:
             away_s = time.monotonic() - self._lost_at
             log.info("%s is back after %.1f s (%s)", self.server.shown(self._host), away_s, self.purpose)
@@ -183,15 +183,14 @@ class Link:
         self._on_up(connection)
 
     def _failed(self, connection: Any, error: BaseException) -> None:
-        text = f"{self.server.shown(self._host)}: {told(error, self.server)}"
+        reason = told(error, self.server)
+        text = f"{self.server.shown(self._host)}: {reason}"
         if self._misses + 1 < len(self.server.hosts):
             connection.ioloop.stop()
             return  # there is hope
-        if not self._told:
-            self._told = True
-            self._lost_at = self._lost_at or time.monotonic()
-            if not self._closing.is_set():
-                log.warning("%s; trying again until it answers (%s)", text, self.purpose)
+        if reason != self._told and self._lost_at is not None and not self._closing.is_set():
+            log.warning("%s; trying again until it answers (%s)", text, self.purpose)
+        self._told = reason  # before the first connection the caller alone is told: he waits for it
         with self._changed:
             self._error = text
             self._changed.notify_all()
