@@ -161,7 +161,7 @@ class Explorer:
         return (
             len(records.jobs) == len(self.shape.periods)
             and all(job.is_finished and not job.open for job in records.jobs)
-            and all(uow.is_finished and not uow.history_n for uow in records.uows)
+            and all(uow.is_finished and uow.history_n == uow.copied for uow in records.uows)
         )
 
     def _ends(self) -> None:
@@ -256,7 +256,11 @@ class Explorer:
         reports = tuple(r for r in state.reports if r[0] != uow)
         what = ("look", uow) if words.startswith("a report") else ("due", uow)
         yield from self._led(state, what, words, fair, reports)
-        if state.budget.faults and record.history_n and not any(r[0] == uow and r[1] for r in state.reports):
+        if (
+            state.budget.faults
+            and record.history_n > record.copied
+            and not any(r[0] == uow and r[1] for r in state.reports)
+        ):
             left = state._replace(budget=state.budget.less("faults"))
             stale = (*reports, (uow, True))
             yield from self._led(left, what, f"{words}; the report is to come once more", False, stale)

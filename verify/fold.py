@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from scheduler.core.event import history_entries
 from scheduler.core.evolve import evolve
 from scheduler.core.job import Job
 from scheduler.core.strategy import SLICED
@@ -133,7 +134,6 @@ class Folder:
         decides = not uow.is_finished or (
             uow.id == job.uow and (job.uow_open or job.state in ("in_progress", "final_run"))
         )
-        lines = uow.history_n - uow.copied
         sets: dict[str, Any] = {
             "id": name,
             "run": run,
@@ -163,11 +163,17 @@ class Folder:
             "traceback": None,
             "result": None,
             "progress": None,
-            "history": "".join(uow.history.splitlines(keepends=True)[-lines:]) if lines else "",
-            "history_n": lines,
-            "copied": 0,
+            **_history(uow, decides),
         }
         return evolve(uow, sets)
+
+
+def _history(uow: Uow, decides: bool) -> dict[str, Any]:
+    """The lines that are no events yet; and, while it may decide its job, that its own code canceled it."""
+    lines = uow.history.splitlines(keepends=True)
+    told, new = lines[: uow.copied], lines[uow.copied :]
+    kept = [line for line in told if decides and history_entries(line)[0]["verb"] == "cancel"][:1]
+    return {"history": "".join([*kept, *new]), "history_n": len(kept) + len(new), "copied": len(kept)}
 
 
 def _time(at: datetime | None) -> datetime | None:

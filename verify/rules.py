@@ -341,7 +341,7 @@ class Commit:
                 raise Broken(3, f"{id_} was skipped as {reason} by a slice", id_)
             row, retry = self.uows[view.uow or ""], process.retry
             over = row.permanent or row.failures > retry.max_retries or row.losses > retry.max_lost
-            if reason != "canceled" and not over and row.stopped_at is None:
+            if reason != "canceled" and not over:
                 raise Broken(3, f"{id_} was skipped as {reason}, and its retries are not used up", id_)
             self._over_all(id_, view, f"skip ({reason})")
 

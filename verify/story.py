@@ -49,6 +49,6 @@ def _uow(uow: Uow) -> str:
     text = uow.state
     if uow.lease_until is not None and uow.lease_until != LATER:
         text += ", its lease is over"
-    if uow.history_n:
+    if uow.history_n > uow.copied:
         text += ", not yet noticed"
     return text
