@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from scheduler.core.errors import Refused
 from verify.equivalent import EQUIVALENT
 from verify.mutants import ROOT, Mutant, install
 
@@ -42,6 +43,9 @@ class Fate(NamedTuple):
     killer: str
     words: str
     seconds: float
+
+
+CONTROL = Mutant("", "", "", -1, 0)
 
 
 class EndlessError(BaseException):
@@ -132,7 +136,8 @@ def _explorations(kinds: list[tuple[str, str]], together: int) -> Iterator[tuple
 def hunt(name: str) -> tuple[str, str]:
     """Load the mutant in this process and let the killers at it: who killed it, and with what words."""
     try:
-        install(name)
+        if name:  # without a name: the control, which nobody may kill
+            install(name)
         for killer, kill in _killers():
             with _bounded():
                 words = kill()
@@ -148,7 +153,8 @@ def hunt(name: str) -> tuple[str, str]:
 # -- all of them ------------------------------------------------------------------------------------------
 
 
-def _one(mutant: Mutant) -> Fate:
+def hunt_one(mutant: Mutant) -> Fate:
+    """The fate of one mutant, in a process of its own."""
     began = time.monotonic()
     command = [sys.executable, "-m", "verify.hunt", mutant.name]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -162,10 +168,13 @@ def _one(mutant: Mutant) -> Fate:
 
 
 def hunted(mutants: list[Mutant], jobs: int, tell: Callable[[int, Fate], None]) -> list[Fate]:
-    """The fates of these mutants, in their order."""
+    """The fates of these mutants, in their order. First the control: where nothing is removed, nobody may kill."""
+    control = hunt_one(CONTROL)
+    if control.killer:
+        raise Refused(f"without any mutant {control.killer} fails: {control.words}; mend that first")
     fates: dict[str, Fate] = {}
     with ThreadPoolExecutor(max(1, jobs)) as pool:
-        for future in as_completed([pool.submit(_one, mutant) for mutant in mutants]):
+        for future in as_completed([pool.submit(hunt_one, mutant) for mutant in mutants]):
             fate = future.result()
             fates[fate.name] = fate
             tell(len(fates), fate)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 CONDITIONS = ("decide", "retry", "plan", "strategy")
@@ -193,8 +194,8 @@ class Cells(_Guards):
 
     def visit_Module(self, node: ast.Module) -> ast.Module:
         """Behind each table, if a cell of it is wanted: the table without that cell."""
-        from scheduler.core import lifecycle
-
+        tables: dict[str, Any] = {"__name__": "tables"}  # not the module: that may be the mutant being loaded
+        exec((ROOT / TABLES).read_text(encoding="utf-8"), tables)  # noqa: S102 - our own source
         body: list[ast.stmt] = []
         for statement in node.body:
             body.append(statement)
@@ -203,7 +204,7 @@ class Cells(_Guards):
             if not name.endswith("_TABLE"):
                 continue
             self._function = name
-            for verb, row in getattr(lifecycle, name).items():
+            for verb, row in tables[name].items():
                 for state in row:
                     if self.guard(ast.Name(f"{verb}_of_{state!s}"), "cell"):
                         body += ast.parse(

@@ -287,7 +287,11 @@ class Turns:
             copy = evolve(copy, {"token": "an older token"})
         if not fresh:
             copy = evolve(copy, {"state": "requested", "version": copy.version - 1})
-        if not self.memory.apply(self._change(act, copy)):
+        try:
+            change = self._change(act, copy)
+        except InvalidTransition as error:
+            raise Broken(7, str(error), uow) from error
+        if not self.memory.apply(change):
             return None
         if not (token and fresh):
             raise Broken(1, f"a worker that was superseded {act} {uow} all the same", uow)

@@ -18,7 +18,10 @@ import scheduler.core.strategy as strategy
 from scheduler.core.process import context, managed, tree
 from scheduler.core.slice import Slice
 from scheduler.engine import Engine
+from verify.equivalent import EQUIVALENT
 from verify.explore import Explorer, Found
+from verify.hunt import hunt_one
+from verify.mutants import enumerated
 from verify.pins import PINS
 from verify.shape import BUDGET, CONFIGURATIONS, built_in, cut
 from verify.story import story
@@ -150,3 +153,38 @@ def test_a_broken_core_is_found_and_told(name: str) -> None:
 
 def test_every_invariant_that_a_state_can_show_has_a_broken_core() -> None:
     assert {core.invariant for core in BROKEN.values()} == set(range(1, 13))
+
+
+def test_guards_are_enumerated_from_the_source() -> None:
+    mutants = enumerated()
+    names = [mutant.name for mutant in mutants]
+    assert len(set(names)) == len(names)
+    assert len(names) > 300
+    for part in (
+        "decide.py:evaluate",
+        "retry.py:",
+        "plan.py:",
+        "strategy.py:assess",
+        "UOW_TABLE: cell: accept_of",
+    ):
+        assert any(part in name for name in names), part
+    for field in (
+        "slice.py:_drain_uow: compared: expect['lease_until']",
+        "changes.py:_fenced: compared: 'token'",
+    ):
+        assert any(name.endswith(field) for name in names), field
+    assert EQUIVALENT.keys() <= set(names)
+    assert len(EQUIVALENT) <= 0.02 * len(names)
+
+
+@pytest.mark.parametrize(
+    "guard",
+    [
+        "strategy.py:_discrete_again: if: last_settled(s, spans) >= job.requested_seq",
+        "lifecycle.py:UOW_TABLE: cell: accept_of_requested",
+    ],
+)
+def test_a_guard_that_is_removed_is_noticed(guard: str) -> None:
+    mutant = next(m for m in enumerated() if m.name.endswith(guard))
+    fate = hunt_one(mutant)
+    assert fate.killer == "verify", fate
