@@ -197,7 +197,7 @@ class Round:
         ]
         for setting, url in self.urls.items():
             options += [f"--{setting.partition('_')[0]}", url]
-        launch = [sys.executable, str(ROOT / "launch.py"), "demo", "--exit"]
+        launch = [sys.executable, "-m", "synergy", "demo", "--exit"]
         return [*launch, "--state-folder", str(self.state), *options]
 
     def _environment(self) -> dict[str, str]:
@@ -216,13 +216,13 @@ class Round:
             if hit_at is None:  # the supervisor runs: the stage is set
                 hit_at = now + CALM_S if "supervisor" in self._names() else None
             elif now >= hit_at:
-                self._hit(now)
+                self._hit(demo.pid, now)
                 hit_at = now + self.dice.uniform(*HIT_S)
             self._let_go(now)
             time.sleep(LOOK_S)
         return False
 
-    def _hit(self, now: float) -> None:
+    def _hit(self, demo: int, now: float) -> None:
         if self.servers and self.dice.random() < SERVER:
             at = self.dice.randrange(len(self.servers))
             if at not in self._away:
@@ -236,8 +236,8 @@ class Round:
             return
         name = self.dice.choice(names)
         found = holder(self.state / "run" / f"{name}.pid")
-        if found is None or found.pid in self._frozen:
-            return
+        if found is None or found.pid in (*self._frozen, demo):
+            return  # the demo itself stops what a dead supervisor left, in its name
         kind = name.split(".")[0]
         try:
             if self.dice.random() < FREEZE:
