@@ -36,11 +36,14 @@ from commands.dispatch import VERBS
 from mx.routes import ROUTES
 from scheduler.core.command import COMMAND_VERBS
 from scripts.generate_docs import outdated
+from scripts.servers import NEEDS
+from scripts.servers.rabbit import API_VARIABLE
 from settings import FIELDS, NO_SETTINGS
 from supervisor.os_process import holder
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
+SERVER_URLS = {*(need.variable for need in NEEDS), API_VARIABLE}  # of tests
 PAGES = [ROOT / "README.md", *DOCS]
 TYPED = ("README.md", "docs/quickstart.md")
 PATIENCE_S = 60.0
@@ -364,7 +367,10 @@ def test_names_are_those_of_the_code(page: Path) -> None:
         assert verb in verbs, f"{page.name}: launch.py {verb}"
     for name in re.findall(r"\bSYNERGY_([A-Z_]+)\b", text):
         known = (
-            name.lower() in FIELDS or f"SYNERGY_{name}" in NO_SETTINGS or f"synergy_{name.lower()}" in FIELDS
+            name.lower() in FIELDS
+            or f"SYNERGY_{name}" in NO_SETTINGS
+            or f"synergy_{name.lower()}" in FIELDS
+            or f"SYNERGY_{name}" in SERVER_URLS
         )
         assert known or page.name == "from-synergy.md", f"{page.name}: SYNERGY_{name}"
     if page.name == "from-synergy.md":  # speaks of their folders too
