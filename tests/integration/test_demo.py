@@ -9,6 +9,7 @@ import gzip
 import json
 import os
 import random
+import re
 import signal
 import sqlite3
 import subprocess
@@ -314,3 +315,39 @@ def test_a_kept_demo_goes_on_where_it_was_killed(start: Callable[..., Demo]) -> 
     assert not first.left()
     assert not second.left()
     assert executed_otherwise_than_once(second) == []
+
+
+@pytest.mark.servers
+@pytest.mark.timeout(300)
+def test_on_private_servers_the_totals_are_the_same(start: Callable[..., Demo]) -> None:
+    """State in MongoDB and messages over RabbitMQ, both started for the demo and gone with it."""
+    demo = start("--servers", "--exit", "--from", "2013-12-30", "--live", "2013-12-31T18", "--rate", "7200")
+    assert demo.end() == 0, demo.said + demo.logs()
+    assert "the totals are equal" in demo.said and "105 of 105 jobs" in demo.said
+    assert not (demo.state / "synergy.sqlite").exists() and not (demo.state / "synergy-queue.sqlite").exists()
+    assert "Traceback" not in demo.said + demo.logs() and "Warning" not in demo.said + demo.logs()
+    assert_gone(demo)
+
+
+@pytest.mark.servers
+@pytest.mark.timeout(300)
+def test_no_server_stays_when_the_demo_is_interrupted(start: Callable[..., Demo]) -> None:
+    demo = start("--servers", "--from", "2013-12-20", *WINDOW)
+    demo.wait_for(demo.has_said("dashboard:"), "the dashboard")
+    demo.process.send_signal(signal.SIGINT)
+    assert demo.end() == 130, demo.said
+    assert "Traceback" not in demo.said
+    assert_gone(demo)
+
+
+def assert_gone(demo: Demo) -> None:
+    folders = re.findall(r"^(?:MongoDB|RabbitMQ) at \S+, in (\S+) while", demo.said, flags=re.MULTILINE)
+    assert len(folders) == 2, demo.said
+    assert not any(Path(folder).exists() for folder in folders)
+    assert len(demo.family) >= 9 and not demo.left()
+
+
+def test_servers_of_its_own_or_given_ones(start: Callable[..., Demo]) -> None:
+    demo = start("--servers", "--keep")
+    assert demo.end() == 2
+    assert "--servers: expected alone, without --store, --broker and --keep" in demo.said
