@@ -23,5 +23,6 @@ PINS = {
     ("recomputing", "children", 1): (1482, 5134, 18),
     ("recomputing", "dependencies", 1): (3515, 12776, 20),
     ("discrete", "children", 2): (12802, 49094, 19),
+    ("discrete", "dependencies", 2): (11285, 43855, 19),
     ("continuous", "children", 2): (26551, 107052, 21),
 }
