@@ -13,7 +13,8 @@ undo what it had begun). So the core reads as if it could ask the store, and nev
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -138,6 +139,7 @@ class Slice:
         self._base_jobs: dict[str, Job | None] = {}
         self._base_uows: dict[str, Uow | None] = {}
         self._touched: dict[str, dict[str, None]] = {}  # process -> jobs changed in this turn
+        self._orders: dict[str, list[tuple[datetime, str]]] = {}  # the same by start, where they are many
         self._entries: dict[str, tuple[str, int]] = {}
         self.events: list[Event] = []
         self.published: list[Outgoing] = []
@@ -167,6 +169,8 @@ class Slice:
     def back_to(self, mark: tuple[int, ...]) -> None:
         """Undo everything decided since `mark`."""
         journal, events, published, inserts, commands, facts, durations, seq = mark
+        if len(self._journal) > journal:
+            self._orders.clear()
         while len(self._journal) > journal:
             where, key, old = self._journal.pop()
             if old is _MISSING:
@@ -238,13 +242,25 @@ class Slice:
             return row
         return None
 
+    def _near(self, span: Span) -> Iterable[str]:
+        """The jobs changed in this turn that may begin in the span: all of them while they are few."""
+        touched = self._touched.get(span.process, {})
+        if len(touched) <= LOOK:
+            return touched
+        order = self._orders.get(span.process)
+        if order is None or len(order) != len(touched):  # only undoing takes any away, and forgets the orders
+            starts = ((job.start, id_) for id_ in touched if (job := self.jobs[id_]) is not None)
+            order = self._orders[span.process] = sorted(starts)
+        first = bisect_left(order, (span.start, ""))
+        return [id_ for _, id_ in order[first : bisect_left(order, (span.end, ""), first)]]
+
     def busy_rows(self, span: Span) -> list[OpenRow]:
         """The jobs of a span whose unit of work is unfinished, or held by a worker; oldest first, some at most."""
         look = self.looks.get(("busy", span))
         if look is None:
             raise Absent(("busy", span))
         rows = {row.id: row for row in look[0]}
-        for id_ in self._touched.get(span.process, {}):
+        for id_ in self._near(span):
             job = self.jobs[id_]
             if job is not None and span.start <= job.start < span.end:
                 rows[id_] = OpenRow(id_, job.start)
@@ -257,7 +273,7 @@ class Slice:
 
     def open_rows(self, span: Span) -> Iterator[OpenRow]:
         """The open jobs that begin in the span, oldest first, as far as was looked."""
-        touched = self._touched.get(span.process, {})
+        touched = self._near(span)
         key = ("open", span)
         look = self.looks.get(key)
         if look is None:
@@ -284,7 +300,7 @@ class Slice:
         if ids is None:
             raise Absent(("range", span))
         found = {id_: self.jobs[id_] for id_ in ids}
-        for id_ in self._touched.get(span.process, {}):
+        for id_ in self._near(span):
             job = self.jobs[id_]
             if job is not None and span.start <= job.start < span.end:
                 found[id_] = job

@@ -67,3 +67,27 @@ def test_the_plan_of_a_long_chain_is_what_happens() -> None:
     effects = Reader(w.store, w.timetable, w.clock).plan("reprocess", ["c@2020050100"])
     assert {effect.effect for effect in effects} == {"reset"}
     assert len(effects) == len(w.jobs("c")) + len(w.jobs("n"))
+
+
+def test_many_jobs_changed_in_one_turn_are_found_by_their_start() -> None:
+    """What a slice answers of a span does not depend on how many jobs were changed before."""
+    from scheduler.core.slice import LOOK, Slice
+    from scheduler.core.timetable import Span
+
+    w = chain(processed=False)
+    jobs = w.jobs("c")
+    s = Slice(w.engine.known, w.clock.business(), w.clock.real())
+    span = Span("c", jobs[70].start, jobs[75].start)
+    s.ranges[span] = []
+    s.looks["open", span] = ([], True)
+    for job in reversed(jobs[: 2 * LOOK]):
+        s.jobs[job.id] = job
+        s.change_job(job, warning="seen")
+    mark = s.mark()
+    assert [job.id for job in s.jobs_in(span)] == [job.id for job in jobs[70:75]]
+    s.change_job(s.jobs_in(span)[0], "skip", reason="manual")
+    assert [row.id for row in s.open_rows(span)] == [job.id for job in jobs[71:75]]
+    s.jobs[jobs[200].id] = jobs[200]
+    s.change_job(jobs[200], warning="seen")
+    s.back_to(mark)
+    assert [row.id for row in s.open_rows(span)] == [job.id for job in jobs[70:75]]
