@@ -24,6 +24,8 @@ RESULTS = str(PLACES.results)
 DATA = os.environ.get("FLIGHTS_DATA")  # a folder of raw files other than ours
 START = os.environ.get("FLIGHTS_START", "2013010100")  # a later hour plays less of the year
 
+FEED_BOX = os.environ.get("FLIGHTS_FEED_BOX", "*")  # with several boxes: the one that plays the feed
+
 FEED_LAG_S = 1800.0  # an hour is closed half an hour after its end: by then its feed is usually complete
 RETRY = Retry(max_retries=5, delay_s=1.0)
 HOURS_AT_ONCE = 24
@@ -158,6 +160,7 @@ process_context = [
         "flights_feed",
         "examples.flights.feed:flights_feed",
         arguments={"landing": LANDING, "results": RESULTS, "lag_s": FEED_LAG_S, "data": DATA},
+        boxes=[FEED_BOX],
         tags=("feed",),
         owner="data",
         description="Lands the raw rows as business time passes, some of them late.",

@@ -167,13 +167,13 @@ class Box:
     def __init__(self, name: str, folder: Path, link: Link) -> None:
         self.name, self.folder, self.link = name, folder, link
         self.state = folder / f"state-{name}"
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("SYNERGY_")}
 
     def type(self, *words: str) -> tuple[int, str, str]:
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("SYNERGY_")}
         done = subprocess.run(
             [*self.link.prefix, sys.executable, "-c", PROGRAM, *words],
             env={
-                **environment,
+                **self.environment,
                 "SPT_NOENV": "1",
                 "PYTHONPATH": str(ROOT),
                 "SYNERGY_CONTEXT": str(self.folder),
@@ -375,3 +375,59 @@ def test_27_and_72_a_box_that_loses_its_network_loses_its_work_and_nothing_else(
     site.south.ok("stop")
     site.north.ok("stop")
     assert site.south.living() == [] and site.north.living() == []
+
+
+@pytest.mark.timeout(300)
+def test_the_flights_are_counted_right_by_workers_on_two_boxes(tmp_path: Path) -> None:
+    """The demo plays on one box, its second worker is on another; the box of the demo has the feed."""
+    store_url, broker_url = shared("mongod").fresh(), shared("rabbitmq").fresh()
+    environment = {
+        **{k: v for k, v in os.environ.items() if not k.startswith("SYNERGY_")},
+        "FLIGHTS_FEED_BOX": "one",
+        "FLIGHTS_STATE": str(tmp_path / "one" / "flights"),
+        "FLIGHTS_START": "2013122000",
+        "PYTHONPATH": str(ROOT),
+        "SPT_NOENV": "1",
+    }
+    words = [
+        "--state-folder",
+        str(tmp_path / "one"),
+        "--port",
+        "0",
+        "--store",
+        store_url,
+        "--broker",
+        broker_url,
+    ]
+    days = ["--from", "2013-12-20", "--live", "2013-12-31T12", "--rate", "3600"]
+    with (tmp_path / "output").open("wb") as out:
+        demo = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, "demo", "--exit", *words, *days],
+            cwd=ROOT,
+            env={**environment, "SYNERGY_BOX": "one"},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    said = (tmp_path / "output").read_text
+    link = Link(store_url, broker_url)
+    other = Box("two", ROOT / "examples" / "flights", link)
+    other.state = tmp_path / "two"
+    other.environment = environment
+    try:
+        until(lambda: (tmp_path / "one" / "run" / "scheduler.pid").exists(), said)
+        other.ok("start", "--set", "mx_port=0")
+        limit = time.monotonic() + 200
+        while demo.poll() is None:
+            assert time.monotonic() < limit, said()
+            time.sleep(0.2)
+        assert demo.returncode == 0, said()
+        assert "the totals are equal" in said()
+        store = open_store(store_url, clock=SystemClock(lambda: None))
+        done = store.count(Uow, [Where("state", "=", "processed")], ("box",))
+        store.close()
+        assert set(done) == {("one",), ("two",)} and min(done.values()) > 20, done
+    finally:
+        demo.kill()
+        demo.wait()
+        other.clean()
+        link.close()
