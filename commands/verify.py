@@ -116,7 +116,9 @@ def _shapes(args: argparse.Namespace) -> list[Shape]:
     chosen = [(m, b) for m, b in CONFIGURATIONS if args.machine in (None, m) and args.blocking in (None, b)]
     if not chosen:
         known = ", ".join(f"{m} × {b}" for m, b in CONFIGURATIONS)
-        raise InvalidRequest(f"there is no {args.machine} × {args.blocking}; there are {known}")
+        raise InvalidRequest(
+            f"there is no {args.machine or 'any'} × {args.blocking or 'any'}; there are {known}"
+        )
     return [built_in(m, b, BUDGET.at_most(args.together or together(m, b))) for m, b in chosen]
 
 
