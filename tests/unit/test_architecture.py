@@ -9,7 +9,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-OURS = ("scheduler", "db", "mq", "worker", "supervisor", "mx", "commands", "client", "simulation", "verify", "bench")
+OURS = (
+    "scheduler",
+    "db",
+    "mq",
+    "worker",
+    "supervisor",
+    "mx",
+    "commands",
+    "client",
+    "simulation",
+    "verify",
+    "bench",
+)
 BANNED_IN_CORE = {
     "os",
     "time",
