@@ -427,7 +427,8 @@ def test_the_flights_are_counted_right_by_workers_on_two_boxes(tmp_path: Path) -
         store.close()
         assert set(done) == {("one",), ("two",)} and min(done.values()) > 20, done
     finally:
-        demo.kill()
-        demo.wait()
+        if demo.poll() is None:
+            demo.terminate()  # it stops its box
+            demo.wait(60)
         other.clean()
         link.close()
