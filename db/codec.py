@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -66,21 +65,25 @@ class Codec:
         self.names = tuple(column.name for column in table.columns)
         self.encode = {c.name: converters[c.type].encode for c in table.columns}
         self._decode = {c.name: converters[c.type].decode for c in table.columns}
-        self._get = attrgetter(*self.names)
-        self._encode_at = [
-            (i, f) for i, name in enumerate(self.names) if (f := self.encode[name]) is not None
-        ]
         assert not hasattr(table.kind, "__post_init__"), (
             f"{table.kind.__name__}: records are read without __init__"
         )
+        self._row = self._writer()
 
     def row(self, record: Any) -> list[Any]:
         """The values of a record for the driver, in the order of its columns."""
-        values = list(self._get(record))
-        for at, encode in self._encode_at:
-            if values[at] is not None:
-                values[at] = encode(values[at])
-        return values
+        return self._row(record)
+
+    def _writer(self) -> Callable[[Any], list[Any]]:
+        """`row`, written out column by column: two thirds of the time of a loop over them."""
+        names: dict[str, Any] = {}
+        values = []
+        for at, name in enumerate(self.names):
+            encode = self.encode[name]
+            values.append(f"of[{name!r}]" if encode is None else _unless_null(f"of[{name!r}]", at))
+            names[f"f{at}"] = encode
+        source = f"def write(record):\n of = record.__dict__\n return [{', '.join(values)}]"
+        return _defined(source, "write", names)
 
     def value(self, name: str, value: Any) -> Any:
         """One value for the driver."""
@@ -90,27 +93,26 @@ class Codec:
     def records(self) -> Reader:
         """What turns rows with all columns into records.
 
-        Goes past the __init__ of the frozen dataclass, which sets field by field: eight times faster.
+        Goes past the __init__ of the frozen dataclass, which sets field by field, and is written out column by
+        column: two thirds of the time of a loop over them, a third of that of __init__.
         """
-        kind: Any = self.table.kind
-        names = self.names
-        decoders = [(names[at], decode) for at, decode in self._decoders(names)]
-        new = object.__new__
-
-        def read(rows: Iterable[Sequence[Any]]) -> list[Any]:
-            found = []
-            for row in rows:
-                record = new(kind)
-                values = record.__dict__
-                values.update(zip(names, row, strict=True))
-                for name, decode in decoders:
-                    value = values[name]
-                    if value is not None:
-                        values[name] = decode(value)
-                found.append(record)
-            return found
-
-        return read
+        decode = [self._decode[name] for name in self.names]
+        names: dict[str, Any] = {f"f{at}": one for at, one in enumerate(decode)}
+        names |= {"new": object.__new__, "put": object.__setattr__, "kind": self.table.kind}
+        values = [
+            f"{name!r}: {f'v{at}' if decode[at] is None else _unless_null(f'v{at}', at)}"
+            for at, name in enumerate(self.names)
+        ]
+        source = (
+            "def read(rows):\n"
+            " found = []\n"
+            f" for {', '.join(f'v{at}' for at in range(len(values)))}, in rows:\n"
+            "  record = new(kind)\n"
+            f"  put(record, '__dict__', {{{', '.join(values)}}})\n"
+            "  found.append(record)\n"
+            " return found"
+        )
+        return _defined(source, "read", names)
 
     def tuples(self, names: Sequence[str]) -> Reader:
         """What turns rows with the columns `names` into tuples."""
@@ -132,3 +134,15 @@ class Codec:
 
     def _decoders(self, names: Sequence[str]) -> list[tuple[int, Convert]]:
         return [(i, decode) for i, name in enumerate(names) if (decode := self._decode[name]) is not None]
+
+
+def _unless_null(value: str, at: int) -> str:
+    """Source text: `value` converted by the function `f<at>`; null stays null."""
+    return f"f{at}(x) if (x := {value}) is not None else None"
+
+
+def _defined(source: str, name: str, names: dict[str, Any]) -> Callable[[Any], list[Any]]:
+    """The function `name` that `source` defines: text made of the names of fields, which are identifiers."""
+    exec(source, names)  # noqa: S102 — as dataclasses and namedtuple do
+    found: Callable[[Any], list[Any]] = names[name]
+    return found

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 from scheduler.core.command import Command
-from scheduler.core.job import Job
+from scheduler.core.inputs import dependant_span
+from scheduler.core.job import Job, job_id
 from scheduler.core.ports import Store, Where
 from scheduler.core.slice import LOOK, Item, OpenRow, Slice
 from scheduler.core.timetable import Span
@@ -16,6 +18,7 @@ from scheduler.core.uow import Uow, job_of
 UNFINISHED = ("requested", "in_progress", "invalid")
 HELD = ("in_progress", "canceled")
 CHUNK = 256
+FEW = 4  # periods that are looked up one by one
 
 
 class Gatherer:
@@ -36,9 +39,22 @@ class Gatherer:
                 uows.append(item.what)
                 jobs.append(job_of(item.what))
         self._uows(s, uows)
-        self._jobs(s, jobs)
+        self._jobs(s, [*jobs, *self._dependants(s, uows)])
         if s.active is None:  # last: what a worker finished meanwhile holds no place
             self._active(s)
+
+    def _dependants(self, s: Slice, uows: Iterable[str]) -> list[str]:
+        """What may become possible by units of work that ended: looked at next, so read along with their jobs."""
+        found: list[str] = []
+        for id_ in uows:
+            uow = s.uows.get(id_)
+            if uow is None or not uow.is_finished:
+                continue
+            for edge in s.timetable.dependants(uow.process):
+                span = s.clip(dependant_span(s.timetable, edge, uow.start, uow.end))
+                periods = islice(s.timetable.periods(span), FEW)
+                found += [job_id(edge.of, period.label) for period in periods if period.start <= s.now]
+        return found
 
     def gather(self, s: Slice, wants: Sequence[tuple[Any, ...]]) -> None:
         """Gather what was absent; each want once."""
@@ -52,7 +68,8 @@ class Gatherer:
                     self._active(s)
                 case ("open", span, size):
                     where = (*_within(span), Where("open", "=", True))
-                    s.looks["open", span] = self._look(where, size)
+                    at_hand = _open_at_hand(s, span)
+                    s.looks["open", span] = self._look(where, size) if at_hand is None else (at_hand, True)
                 case ("window", process, after, size):
                     where = (
                         Where("process", "=", process),
@@ -170,6 +187,25 @@ class Gatherer:
     def _ids(self, where: tuple[Where, ...]) -> list[str]:
         self.reads += 1
         return [row[0] for row in self.store.select(Uow, ("id",), where, ("id",))]
+
+
+def _open_at_hand(s: Slice, span: Span) -> list[OpenRow] | None:
+    """The open jobs of a span of few periods whose rows are all in the slice; None: the store must be asked.
+
+    A process has one row a period (its qualifier and grouping are fixed), and only this leader writes them. In a
+    chain the span is the job that was reported just now.
+    """
+    process = s.timetable.processes.get(span.process)
+    if process is None or process.kind != "managed":
+        return None
+    found = []
+    for n, period in enumerate(s.timetable.periods(span)):
+        job = s.jobs.get(job_id(span.process, period.label))
+        if job is None or n == FEW:
+            return None
+        if job.open:
+            found.append(OpenRow(job.id, job.start))
+    return found
 
 
 def _within(span: Span) -> tuple[Where, ...]:

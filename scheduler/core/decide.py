@@ -11,7 +11,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from scheduler.core.inputs import gather_above, stands_on
+from scheduler.core.inputs import dependant_span, gather_above, stands_on
 from scheduler.core.job import Job, job_id
 from scheduler.core.ports import control_queue
 from scheduler.core.process import Process
@@ -148,7 +148,7 @@ def followers(s: Slice, job: Job) -> list[Item]:
     """What a finished job may make possible: parent, dependants, and whoever waits for its place."""
     items = []
     for edge in s.timetable.dependants(job.process):
-        span = s.clip(s.timetable.dependant_span(edge, job.start, job.end))
+        span = s.clip(dependant_span(s.timetable, edge, job.start, job.end))
         items += [
             Item("job", job_id(edge.of, period.label))
             for period in s.timetable.periods(span)

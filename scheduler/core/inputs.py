@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from itertools import islice
 
 from scheduler.core.job import Job, job_id
 from scheduler.core.slice import LOOK, Absent, OpenRow, Slice
 from scheduler.core.timeperiod import spoken
-from scheduler.core.timetable import Edge, Span
+from scheduler.core.timetable import Edge, Span, Timetable
 
 AHEAD = 2048  # spans that are named beyond what is missing
 
@@ -35,6 +36,17 @@ class Blocker:
     unblock: str = ""  # what would unblock it
 
 
+@lru_cache(4096)  # a job is assessed several times in a turn, and each time asks for the same few spans
+def _input_span(timetable: Timetable, edge: Edge, start: datetime, end: datetime) -> Span:
+    return timetable.input_span(edge, start, end)
+
+
+@lru_cache(4096)  # asked when a report is gathered for, and again when it is decided
+def dependant_span(timetable: Timetable, edge: Edge, start: datetime, end: datetime) -> Span:
+    """As `Timetable.dependant_span`, which is arithmetic on calendars and costs more than a look-up."""
+    return timetable.dependant_span(edge, start, end)
+
+
 def input_spans(s: Slice, job: Job) -> list[tuple[Edge, Span]]:
     """The spans of everything a job stands on that exists."""
     spans = []
@@ -42,7 +54,7 @@ def input_spans(s: Slice, job: Job) -> list[tuple[Edge, Span]]:
         row = s.known.rows.get(edge.on)
         if row is None or row.state in ("expired", "deleted"):
             continue
-        span = s.clip(s.timetable.input_span(edge, job.start, job.end))
+        span = s.clip(_input_span(s.timetable, edge, job.start, job.end))
         if span.start < span.end:
             spans.append((edge, span))
     return spans
@@ -55,7 +67,7 @@ def hidden_spans(s: Slice, job: Job) -> list[tuple[Edge, Span]]:
         row = s.known.rows.get(edge.on)
         if row is None or row.start is None or row.state in ("expired", "deleted"):
             continue
-        span = s.timetable.input_span(edge, job.start, job.end)
+        span = _input_span(s.timetable, edge, job.start, job.end)
         start = span.start if row.horizon is None else max(span.start, row.horizon)
         if start < min(span.end, row.start):
             spans.append((edge, Span(edge.on, start, min(span.end, row.start))))

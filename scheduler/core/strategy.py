@@ -250,7 +250,7 @@ def _by_machine(s: Slice, job: Job, process: Process, *, everything: bool) -> As
     if spans and not job.produced and all_children_skipped(s, spans):
         return Assessment("skip", "children", "all its children were skipped")
     if process.kind != "managed" or s.now >= closes_at(process, job.end):
-        return _closed_run(s, job, process, everything=everything)
+        return _closed_run(s, job, process, spans, everything=everything)
     return _open_run(s, job, process, spans, everything=everything)
 
 
@@ -308,9 +308,10 @@ def _trigger(s: Slice, job: Job, process: Process) -> list[Blocker]:
     return [Blocker("trigger", sentence, until=fire, unblock="run it now, or wait")]
 
 
-def _closed_run(s: Slice, job: Job, process: Process, *, everything: bool) -> Assessment:
+def _closed_run(
+    s: Slice, job: Job, process: Process, spans: list[tuple[Edge, Span]], *, everything: bool
+) -> Assessment:
     """When the period is closed: one unit of work that decides, once all it stands on is finished."""
-    spans = input_spans(s, job)
     blockers: list[Blocker] = _trigger(s, job, process)
     if blockers and not everything:
         return Assessment(blockers=tuple(blockers))
