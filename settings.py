@@ -116,7 +116,7 @@ class Settings:
         shown="a sixth of worker_lease_s",
     )
     leader_lease_s: float = _setting(
-        5.0, "How long a scheduler may be silent before another takes over (s).", least=0.2, most=3600
+        4.0, "How long a scheduler may be silent before another takes over (s).", least=0.2, most=3600
     )
     sweep_s: float = _setting(
         30.0, "How often the scheduler looks for lost leases and lost messages (s).", least=0.1, most=3600

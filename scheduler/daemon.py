@@ -23,6 +23,7 @@ from scheduler.retention import Policy, prune
 
 log = logging.getLogger(__name__)
 
+AFTER_LEASE_S = 0.01  # a standby looks again so soon after a lease ended
 BACKOFF_S = (0.1, 5.0)
 GC_THRESHOLD = 20_000  # objects
 LOOK_EVERY_S = 0.05  # while reports flow, the store is asked no more often what else is due
@@ -101,7 +102,7 @@ class Daemon:
         engine = self.engine
         if not engine.lead():
             self._stand_by()
-            self._stopping.wait(min(self.tick_s, engine.leader_lease_s / 4))
+            self._stopping.wait(min(self.tick_s, engine.leader_lease_s / 4, engine.free_in_s + AFTER_LEASE_S))
             return
         if not self.leading.is_set():
             log.info("leading as %s", engine.holder)

@@ -93,6 +93,7 @@ class Engine:
         self.sweep_s, self.turn_limit, self.window = sweep_s, turn_limit, window
         self.known = Known(timetable)
         self.lease: Lease | None = None
+        self.free_in_s = 0.0  # when `lead` said no: how long the other's lease lasts, unless it is renewed
         self.gatherer = Gatherer(store)
         self._stale = True
         self._since: datetime | None = None  # business instant up to which due instants were looked at
@@ -118,6 +119,7 @@ class Engine:
         length = timedelta(seconds=self.leader_lease_s)
         held = self.store.get(Lease, LEADER)
         if held is not None and held.expires_at > now and held.holder != self.holder:
+            self.free_in_s = (held.expires_at - now).total_seconds()
             return False
         token = 1 if held is None else held.token + 1
         taken = Lease(
