@@ -22,6 +22,7 @@ from simulation.model import Broken
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "import sys; from commands.dispatch import main; sys.exit(main(sys.argv[1:]))"
+CONTEXT = "examples.flights.process_context"
 SHORT = ("--from", "2013-12-20", "--live", "2013-12-31T06")
 
 
@@ -50,6 +51,7 @@ def test_scenarios_5_26_27_and_43_on_files(tmp_path: Path, monkeypatch: pytest.M
     state = tmp_path / "rounds" / "round-1" / "state"
     monkeypatch.setenv("FLIGHTS_STATE", str(state / "flights"))
     monkeypatch.setenv("FLIGHTS_START", "2013122000")
+    sys.modules.pop(CONTEXT, None)  # it was read with another start
     site = Site(
         {
             "context": str(ROOT / "process_context.py"),
@@ -71,6 +73,7 @@ def test_scenarios_5_26_27_and_43_on_files(tmp_path: Path, monkeypatch: pytest.M
             judge(store, context, clock)
     finally:
         site.close()
+        sys.modules.pop(CONTEXT, None)
 
 
 @pytest.mark.servers
