@@ -23,6 +23,7 @@ from scheduler.core.ports import Outgoing
 
 WINDOW = 512  # messages sent and not confirmed
 TRIES = 2  # of a message that no queue takes
+REFUSALS, REFUSED_S = 10, 0.1  # a quorum queue that has no leader yet refuses: again so often, after so long
 PERSISTENT = 2
 
 
@@ -55,6 +56,7 @@ class Letter:
     body: bytes
     priority: int
     tries: int = 0
+    refusals: int = 0
     id: str = field(default="")
 
 
@@ -220,6 +222,7 @@ class Publisher:
         tags = [sent for sent in self._sent if sent <= tag] if method.multiple else [tag]
         is_ack = method.NAME == "Basic.Ack"
         again: list[Letter] = []
+        refused: list[Letter] = []
         for one in tags:
             letter = self._sent.pop(one, None)
             if letter is None:
@@ -233,9 +236,18 @@ class Publisher:
                     letter.batch.fail(f"there is no queue {letter.queue}, and it cannot be made")
             elif is_ack:
                 letter.batch.one_less()
+            elif letter.refusals < REFUSALS:
+                letter.refusals += 1
+                letter.tries = 0
+                refused.append(letter)
             else:
                 letter.batch.fail("the broker refused a message (its queue is full, or it has a fault)")
-        if again:
-            with self._lock:
-                self._letters.extendleft(reversed(again))
+        if refused:
+            self._channel.connection.ioloop.call_later(REFUSED_S, lambda: self._send_again(refused))
+        self._send_again(again)
+
+    def _send_again(self, letters: list[Letter]) -> None:
+        """These first. After a new connection too: then they are doubles at worst."""
+        with self._lock:
+            self._letters.extendleft(reversed(letters))
         self._pump()
