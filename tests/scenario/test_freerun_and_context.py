@@ -249,3 +249,16 @@ def test_66_a_context_does_not_touch_a_trigger_that_an_operator_set() -> None:
     assert len(w.jobs("f")) == 3
     w.wait(7)
     assert len(w.jobs("f")) == 4
+
+
+def test_38_catchup_none_drops_a_single_missed_firing_too() -> None:
+    """38: fire times missed while down: none."""
+    w = World(
+        [freerun("f", "m:f", trigger="every 3600", catchup="none", overlap="allow")],
+        now="2020-05-01T00:30:00",
+    )
+    w.clock.advance(3000)
+    w.restart()
+    assert w.jobs("f") == []
+    w.go("2020-05-01T02:00:00")
+    assert len(w.jobs("f")) == 1
