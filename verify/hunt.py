@@ -44,6 +44,8 @@ TESTS = (
     "tests/scenario/test_states_by_events.py",
     "tests/scenario/test_two_clocks.py",
     "tests/unit/test_worker_runner.py",
+    "tests/unit/test_worker_runner_stops.py",
+    "tests/unit/test_worker_runner_outages.py",
 )
 SEEDS = 6
 

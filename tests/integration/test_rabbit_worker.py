@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.core.event import history_entries
 from scripts.servers import Rabbit, rabbitmq
-from tests.integration.worker_rig import Rig
+from tests.integration.worker_rig import Rig, verbs
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
 CODE = '''
@@ -59,10 +58,6 @@ def rig(node: Rabbit, tmp_path: Path, request: pytest.FixtureRequest) -> Iterato
     rig = Rig(tmp_path, CONTEXT, CODE)
     yield rig
     rig.close()
-
-
-def verbs(rig: Rig, uow_id: str) -> list[str]:
-    return [entry["verb"] for entry in history_entries(rig.uow(uow_id).history)]
 
 
 def test_28_work_longer_than_every_time_out_is_executed_once(rig: Rig) -> None:

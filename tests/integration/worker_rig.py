@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 from db import open_store  # noqa: E402
 from mq import open_broker  # noqa: E402
 from scheduler.clock import ManualClock  # noqa: E402
+from scheduler.core.event import history_entries  # noqa: E402
 from scheduler.core.lifecycle import UOW  # noqa: E402
 from scheduler.core.ports import REPORT_QUEUE, Change, Outgoing, Where, control_queue  # noqa: E402
 from scheduler.core.process import Process  # noqa: E402
@@ -165,6 +166,14 @@ class WallClock(ManualClock):
 
     def monotonic(self) -> float:
         return time.monotonic()
+
+
+MakeRig = Callable[..., Rig]
+
+
+def verbs(rig: Rig, uow_id: str) -> list[str]:
+    """The history of a unit of work, by its verbs."""
+    return [entry["verb"] for entry in history_entries(rig.uow(uow_id).history)]
 
 
 def store_url(folder: Path) -> str:
