@@ -50,6 +50,15 @@ def get_chromium() -> Missing | None:
     return Missing("Chromium", why, "apt install chromium, or leave them out: ./launch.py test --no-browser")
 
 
+def get_openssl() -> Missing | None:
+    """Find openssl or install it; what is missing if neither works."""
+    if shutil.which("openssl") is None:
+        install([("openssl",)], "openssl for the certificates of tests")
+    if shutil.which("openssl"):
+        return None
+    return Missing("openssl", "the certificates of the tests of servers with TLS", "apt install openssl")
+
+
 def get_servers(needs: Sequence[Need]) -> list[Missing]:
     """Find the servers or install them; what is missing if neither works."""
     wanted = [need for need in needs if not (need.url or need.is_installed)]

@@ -46,7 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check, then test. Returns 0 only if everything passed; 2 if something needed is not there."""
     rest: list[str] = list(args.pytest_arguments)
-    missing = needs.get_servers(_needed_servers(args, rest))
+    servers = _needed_servers(args, rest)
+    missing = needs.get_servers(servers)
+    if servers and (openssl := needs.get_openssl()):
+        missing.append(openssl)
     if _needs_browser(args.fast, args.no_browser, rest) and (chromium := needs.get_chromium()):
         missing.append(chromium)
     if missing:

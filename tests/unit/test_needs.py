@@ -105,11 +105,27 @@ def test_a_container_engine_will_do(tools: Path, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out == "In containers: Gadget.\n"
 
 
+def test_openssl_is_found_installed_or_named(tools: Path, tmp_path: Path) -> None:
+    log, guards = tmp_path / "log", tmp_path / "guards"
+    for name in ("apt-get", "apt-cache"):
+        (tools / name).write_text("#!/bin/sh\n")
+        (tools / name).chmod(0o755)
+    found = needs.get_openssl()
+    assert found is not None and (found.what, found.command) == ("openssl", "apt install openssl")
+    script = APT.format(log=log, guards=guards, tools=tools).replace("gadgetd", "openssl")
+    (tools / "apt-get").write_text(script)
+    assert needs.get_openssl() is None
+    assert "install -y --no-install-recommends openssl" in log.read_text()
+    log.unlink()
+    assert needs.get_openssl() is None and not log.exists(), "once"
+
+
 def test_the_table_comes_before_any_check_and_ends_with_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(needs, "get_servers", lambda _: [needs.Missing("Gadget", "for tests", "get it")])
     monkeypatch.setattr(needs, "get_chromium", lambda: None)
+    monkeypatch.setattr(needs, "get_openssl", lambda: None)
     monkeypatch.setattr(test_command, "_check", lambda: pytest.fail("nothing is checked before"))
     args = argparse.Namespace(pytest_arguments=[], fast=False, no_browser=True, no_servers=False)
     assert test_command.run(args) == 2
