@@ -19,7 +19,7 @@ from scheduler.core.event import Event, history_line
 from scheduler.core.job import Job
 from scheduler.core.lifecycle import UOW
 from scheduler.core.ports import REPORT_QUEUE, Change, Outgoing, Where
-from scheduler.core.process import Process, Queue, Tree, context
+from scheduler.core.process import Process, Queue, Tree, context, freerun, managed, tree
 from scheduler.core.records import ProcessRow
 from scheduler.core.slice import Item
 from scheduler.core.timetable import Timetable
@@ -247,3 +247,17 @@ class World:
         )
         self.settle()
         return control.wait(self.store, id_, 0)
+
+
+def a_small_world() -> World:
+    """Hours in a day, and a freerun process every two hours: something of each kind is stored."""
+    return World(
+        [
+            managed("hourly", "x.y:z", "hourly"),
+            managed("daily", "x.y:z", "daily", blocking="children"),
+            freerun("sweeper", "x.y:z", trigger="every 7200"),
+        ],
+        [tree("t", ["hourly", "daily"])],
+        start="2020050100",
+        now="2020-05-01T00:10",
+    )

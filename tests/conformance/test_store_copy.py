@@ -15,11 +15,10 @@ from scheduler.core.errors import Refused
 from scheduler.core.event import Event
 from scheduler.core.job import Job
 from scheduler.core.ports import Store, Where
-from scheduler.core.process import freerun, managed, tree
 from scheduler.core.records import Hold, LogChunk, User
 from scheduler.storekeeper import check, repair
 from tests.conformance.store_adapters import ADAPTERS, StoreAdapter
-from tests.world import World
+from tests.world import World, a_small_world
 
 OTHERS = [
     pytest.param(adapter, id=adapter.name, marks=[pytest.mark.servers] if adapter.server else [])
@@ -31,16 +30,7 @@ OTHERS = [
 @pytest.fixture(scope="module")
 def world() -> World:
     """A scheduler that has worked for a day, on SQLite in memory."""
-    found = World(
-        [
-            managed("hourly", "x.y:z", "hourly"),
-            managed("daily", "x.y:z", "daily", blocking="children"),
-            freerun("sweeper", "x.y:z", trigger="every 7200"),
-        ],
-        [tree("t", ["hourly", "daily"])],
-        start="2020050100",
-        now="2020-05-01T00:10",
-    )
+    found = a_small_world()
     for _ in range(28):
         found.wait(3600)
         found.work_all(limit=10_000)

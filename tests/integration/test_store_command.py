@@ -19,10 +19,9 @@ from scheduler.clock import SystemClock
 from scheduler.core.event import Event
 from scheduler.core.job import Job
 from scheduler.core.ports import Change, Store, Where
-from scheduler.core.process import freerun, managed, tree
 from scheduler.core.records import Fact, Lease, LogChunk
 from scheduler.core.uow import Uow
-from tests.world import World
+from tests.world import a_small_world
 
 Capture = pytest.CaptureFixture[str]
 
@@ -33,16 +32,7 @@ def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     found = f"sqlite:///{tmp_path}/store.sqlite"
     monkeypatch.setenv("SYNERGY_STORE_URL", found)
     monkeypatch.setenv("SYNERGY_STATE_FOLDER", str(tmp_path / "state"))
-    world = World(
-        [
-            managed("hourly", "x.y:z", "hourly"),
-            managed("daily", "x.y:z", "daily", blocking="children"),
-            freerun("sweeper", "x.y:z", trigger="every 7200"),
-        ],
-        [tree("t", ["hourly", "daily"])],
-        start="2020050100",
-        now="2020-05-01T00:10",
-    )
+    world = a_small_world()
     for _ in range(24):
         world.wait(1800)
         for id_ in world.work_all():

@@ -24,11 +24,11 @@ from db import open_store  # noqa: E402
 from mq import open_broker  # noqa: E402
 from scheduler.clock import ManualClock  # noqa: E402
 from scheduler.core.event import history_entries  # noqa: E402
-from scheduler.core.lifecycle import UOW  # noqa: E402
-from scheduler.core.ports import REPORT_QUEUE, Change, Outgoing, Where, control_queue  # noqa: E402
+from scheduler.core.ports import REPORT_QUEUE, Outgoing, Where, control_queue  # noqa: E402
 from scheduler.core.process import Process  # noqa: E402
 from scheduler.core.records import LogChunk  # noqa: E402
 from scheduler.core.uow import Uow, uow_id  # noqa: E402
+from tests.leader import decide  # noqa: E402
 from worker.main import WorkerProcess, run_worker  # noqa: E402
 
 START = datetime(2020, 5, 1, tzinfo=UTC)
@@ -118,12 +118,7 @@ class Rig:
     def leader(self, uow_id: str, verb: str, **values: Any) -> None:
         """A change by the leading scheduler; a cancel is told to the worker."""
         uow = self.uow(uow_id)
-        state = UOW.successor(uow_id, uow.state, verb)
-        change = Change(
-            Uow, uow_id, {"version": uow.version}, {"state": state, "version": uow.version + 1, **values}
-        )
-        with self.store.transaction() as transaction:
-            assert transaction.update([change]) == 1
+        decide(self.store, uow, verb, **values)
         if verb == "cancel" and uow.owner:
             self.broker.publish([Outgoing(control_queue(uow.owner), uow_id)])
 

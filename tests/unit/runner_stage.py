@@ -13,10 +13,10 @@ from mq import open_broker
 from scheduler.clock import ManualClock
 from scheduler.core.errors import StoreUnavailable
 from scheduler.core.event import history_entries
-from scheduler.core.lifecycle import UOW
-from scheduler.core.ports import REPORT_QUEUE, Change, Outgoing
+from scheduler.core.ports import REPORT_QUEUE, Outgoing
 from scheduler.core.process import Process, managed
 from scheduler.core.uow import Uow, uow_id
+from tests.leader import decide
 from worker.executor import Note, Outcome
 from worker.runner import Runner
 
@@ -148,13 +148,7 @@ class Stage:
 
     def leader(self, uow_id: str, verb: str, **values: Any) -> None:
         """A change by the leading scheduler."""
-        uow = self.uow(uow_id)
-        state = UOW.successor(uow_id, uow.state, verb)
-        change = Change(
-            Uow, uow_id, {"version": uow.version}, {"state": state, "version": uow.version + 1, **values}
-        )
-        with self.store.transaction() as transaction:
-            assert transaction.update([change]) == 1
+        decide(self.store, self.uow(uow_id), verb, **values)
 
     def reported(self) -> list[str]:
         messages = self.reports.receive(1000, 0)
