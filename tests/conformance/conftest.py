@@ -17,7 +17,7 @@ import pytest
 
 from db import open_store
 from scheduler.core.ports import Store
-from tests.conformance.store_adapters import ADAPTERS, StoreAdapter, again
+from tests.conformance.store_adapters import ADAPTERS, StoreAdapter, again, initialised
 
 START = datetime(2026, 11, 21, 3, 0, 0, 123_000, tzinfo=UTC)
 
@@ -73,8 +73,8 @@ def clock() -> TestClock:
 @pytest.fixture(params=EVERY)
 def store(request: pytest.FixtureRequest, tmp_path: Path, clock: TestClock) -> Iterator[Store]:
     """An empty store, once per adapter."""
-    with again(request.param, tmp_path) as url:
-        yield from _opened(url, clock)
+    with again(request.param, tmp_path) as url, initialised(open_store(url, clock=clock)) as opened:
+        yield opened
 
 
 @pytest.fixture(params=SHARED)
@@ -88,16 +88,9 @@ def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 def shared_url(request: pytest.FixtureRequest, tmp_path: Path, clock: TestClock) -> Iterator[str]:
     """The URL of an initialised store that several processes can open."""
     with again(request.param, tmp_path) as url:
-        for _ in _opened(url, clock):
+        with initialised(open_store(url, clock=clock)):
             pass
         yield url
-
-
-def _opened(url: str, clock: TestClock) -> Iterator[Store]:
-    opened = open_store(url, clock=clock)
-    opened.init()
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

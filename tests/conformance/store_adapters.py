@@ -12,13 +12,16 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from db import open_store
 from db.schema import SCHEMA_FACT, TABLES
 from scheduler.clock import SystemClock
-from scheduler.core.ports import Where
+from scheduler.core.ports import Store, Where
 from scheduler.core.records import Fact
 from scripts.servers import shared
+
+S = TypeVar("S", bound=Store)
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,21 @@ def again(adapter: StoreAdapter, folder: Path) -> Iterator[str]:
     with store.transaction() as tx:
         for kind in TABLES:
             tx.delete(kind, [Where("key", "!=", SCHEMA_FACT)] if kind is Fact else [])
+    store.close()
+
+
+def opened_as(kind: type[S], url: str, clock: Any) -> S:
+    """The store at `url`, which is one of that kind; not initialised."""
+    store = open_store(url, clock=clock)
+    assert isinstance(store, kind)
+    return store
+
+
+@contextmanager
+def initialised(store: S) -> Iterator[S]:
+    """The store, initialised; closed after the block."""
+    store.init()
+    yield store
     store.close()
 
 
