@@ -12,7 +12,6 @@ import inspect
 import json
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -24,7 +23,7 @@ from scheduler.core.process import Script
 from worker import command_line
 from worker.api import Cancel, Link, Noop, Processed, ProcessInfo, SinkToken, Task
 from worker.resolve import add_folder, resolve, resolve_worker
-from worker.wire import Inflow, Reply, Request, pack, unpack_request
+from worker.wire import Inflow, Recipe, Reply, Request, pack, send, unpack_request
 
 RESULT_LIMIT = 1_000_000  # bytes of JSON
 TRACEBACK_LIMIT = 32_000  # characters; the end is kept
@@ -35,9 +34,9 @@ PR_SET_PDEATHSIG = 1
 class ChildLink(Link):
     """A task's line to the worker process. Progress is thinned out; its last word is not lost."""
 
-    def __init__(self, end: socket.socket) -> None:
+    def __init__(self, outlet: int) -> None:
         super().__init__()
-        self._end = end
+        self._outlet = outlet
         self._lock = threading.Lock()  # the user's code may have threads
         self._pending: tuple[Any, ...] | None = None
         self._last = 0.0
@@ -51,7 +50,7 @@ class ChildLink(Link):
                     return
             self._flush()
             if message[0] != "progress":
-                self._end.sendall(pack(message))
+                send(self._outlet, pack(message))
 
     def close(self, reply: Reply) -> None:
         """The last words: what was held back, and how it ended."""
@@ -59,35 +58,35 @@ class ChildLink(Link):
             self._flush()
             if reply.error is not None or reply.traceback is not None:
                 reply = reply._replace(error=_clean(reply.error), traceback=_clean(reply.traceback))
-            self._end.sendall(pack(("reply", *reply)))
+            send(self._outlet, pack(("reply", *reply)))
 
     def _flush(self) -> None:
         if self._pending is not None:
-            self._end.sendall(pack(self._pending))
+            send(self._outlet, pack(self._pending))
             self._pending, self._last = None, time.monotonic()
 
 
 class Child:
-    """Executes requests. `folder` is the context's."""
+    """Executes requests that come in at one descriptor, replies at the other. `folder` is the context's."""
 
-    def __init__(self, end: socket.socket, folder: str | None) -> None:
-        self._end, self._folder = end, folder
-        self._workers: dict[tuple[Any, ...], tuple[Any, Any]] = {}
+    def __init__(self, inlet: int, outlet: int, folder: str | None) -> None:
+        self._inlet, self._outlet, self._folder = inlet, outlet, folder
+        self._workers: dict[Recipe, tuple[Any, Any]] = {}
         self.link: ChildLink | None = None
         self.group: int | None = None  # of a command line that runs
 
     def loop(self) -> None:
         """Execute until the worker hangs up."""
-        inflow = Inflow(self._end)
+        inflow = Inflow(self._inlet)
         try:
             while True:
                 request = unpack_request(inflow.wait())
-                self.link = link = ChildLink(self._end)
+                self.link = link = ChildLink(self._outlet)
                 reply = self.execute(request, link)
                 _flush_output()
                 self.link = None
                 link.close(reply)
-        except (EOFError, BrokenPipeError, ConnectionResetError):
+        except (EOFError, BrokenPipeError):
             return
 
     def execute(self, request: Request, link: Link) -> Reply:
@@ -130,8 +129,9 @@ class Child:
 
     def _check(self, request: Request, link: Link) -> Reply:
         """Readiness: truthy, or falsy, or (falsy, why)."""
-        assert request.predicate is not None
-        answer = resolve(request.predicate, "readiness predicate")(_task(request, link))
+        predicate = request.recipe.predicate
+        assert predicate is not None
+        answer = resolve(predicate, "readiness predicate")(_task(request, link))
         why = None
         if isinstance(answer, tuple) and len(answer) == 2:
             answer, why = answer
@@ -141,22 +141,19 @@ class Child:
 
     def _worker(self, request: Request) -> tuple[Any, Any]:
         """The callable for a request, and the object its hooks are on; both are kept."""
-        if isinstance(request.worker, Script):
-            script = request.worker
-            return (lambda task: command_line.run(script, task, self._folder, self._started)), None
-        key = (request.definition, request.worker, request.source, request.sink, repr(request.defined))
-        found = self._workers.get(key)
+        found = self._workers.get(request.recipe)
         if found is None:
-            found = self._workers[key] = self._make(request)
+            found = self._workers[request.recipe] = self._make(request.recipe)
         return found
 
-    @staticmethod
-    def _make(request: Request) -> tuple[Any, Any]:
-        assert isinstance(request.worker, str)
-        found = resolve_worker(request.worker)
+    def _make(self, recipe: Recipe) -> tuple[Any, Any]:
+        if isinstance(recipe.worker, Script):
+            script = recipe.worker
+            return (lambda task: command_line.run(script, task, self._folder, self._started)), None
+        found = resolve_worker(recipe.worker)
         if not inspect.isclass(found):
             return found, None
-        info = ProcessInfo(request.definition, request.source, request.sink, request.defined)
+        info = ProcessInfo(recipe.definition, recipe.source, recipe.sink, recipe.defined)
         kind: Any = found
         worker = kind(info) if _takes_one(kind) else kind()
         return worker.run, worker
@@ -187,8 +184,8 @@ def _task(request: Request, link: Link) -> Task:
         final=request.final,
         cursor=request.cursor,
         arguments=request.arguments,
-        source=request.source,
-        sink=request.sink,
+        source=request.recipe.source,
+        sink=request.recipe.sink,
         token=SinkToken(request.run, request.version),
         uow=request.uow,
         business_at=request.business_at,
@@ -295,9 +292,9 @@ def _watch(pipe: int, child: Child) -> None:
                 pass
 
 
-def main(end: int, pipe: int, parent: int, folder: str | None) -> None:
-    """The child's life. `end`, `pipe`: inherited descriptors; `parent`: the worker's process id."""
-    for fd in (end, pipe):
+def main(inlet: int, outlet: int, pipe: int, parent: int, folder: str | None) -> None:
+    """The child's life. `inlet`, `outlet`, `pipe`: inherited descriptors; `parent`: the worker's process id."""
+    for fd in (inlet, outlet, pipe):
         os.set_inheritable(fd, False)
     # not SIG_IGN, which what we start would inherit: the worker alone says when to stop
     for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -307,7 +304,7 @@ def main(end: int, pipe: int, parent: int, folder: str | None) -> None:
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     faulthandler.enable()  # a crash leaves its stack in the log
     add_folder(folder)
-    child = Child(socket.socket(fileno=end), folder)
+    child = Child(inlet, outlet, folder)
     threading.Thread(target=_watch, args=(pipe, child), name="lifeline", daemon=True).start()
     child.loop()
     os._exit(0)  # without the user's exit handlers: nothing may be written any more

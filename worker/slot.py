@@ -11,11 +11,10 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,12 @@ from worker import guard
 from worker.capture import Capture
 from worker.command_line import describe
 from worker.executor import LateData, LogText, Note, Outcome, ProgressNote, Verb
-from worker.wire import Inflow, Reply
+from worker.wire import Inflow, Reply, send
 
 ROOT = str(Path(__file__).resolve().parent.parent)
 BOOT = (
     "import sys; sys.path.insert(0, sys.argv[1]); from worker.child import main;"
-    "main(int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5] or None)"
+    "main(*map(int, sys.argv[2:6]), sys.argv[6] or None)"
 )
 STOP_GRACE_S = 0.5  # between the word and the kill
 LOG_EVERY_S = 0.4
@@ -42,7 +41,7 @@ class Busy:
     token: str
     is_script: bool
     started: float
-    capture: Capture = field(default_factory=Capture)
+    capture: Capture | None = None  # made when something is printed
     log_after: float = 0.0
     is_stopping: bool = False
     kill_at: float | None = None
@@ -58,39 +57,42 @@ class Slot:
         self._spawn()
 
     def _spawn(self) -> None:
-        ours, theirs = socket.socketpair()
+        request_read, request_write = os.pipe()
+        reply_read, reply_write = os.pipe()
         log_read, log_write = os.pipe()
         life_read, life_write = os.pipe()
-        arguments = [ROOT, str(theirs.fileno()), str(life_read), str(os.getpid()), self._folder or ""]
+        theirs = (request_read, reply_write, life_read)
+        arguments = [ROOT, *map(str, theirs), str(os.getpid()), self._folder or ""]
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-c", BOOT, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log_write,
                 stderr=log_write,
-                pass_fds=(theirs.fileno(), life_read),
+                pass_fds=theirs,
                 start_new_session=True,
                 env={**os.environ, guard.MARK: self.mark},
             )
         finally:
-            theirs.close()
-            os.close(log_write)
-            os.close(life_read)
-        os.set_blocking(log_read, False)
+            for fd in (*theirs, log_write):
+                os.close(fd)
+        for fd in (log_read, reply_read):
+            os.set_blocking(fd, False)
         self.spawned = time.monotonic()
-        self.end, self.log, self._life = ours, log_read, life_write
-        self._inflow = Inflow(ours)
+        self._requests, self._life = request_write, life_write
+        self.replies, self.log = reply_read, log_read
+        self._inflow = Inflow(reply_read)
 
     def descriptors(self) -> tuple[int, int]:
         """What to wait on: replies, and output."""
-        return self.end.fileno(), self.log
+        return self.replies, self.log
 
     def start(self, request: bytes, uow_id: str, token: str, is_script: bool) -> None:
         """Send one request to an idle child."""
         assert self.busy is None
         self.busy = Busy(uow_id, token, is_script, time.monotonic())
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died: noticed as its end
-            self.end.sendall(request)
+        with contextlib.suppress(BrokenPipeError):  # it died: noticed as its end
+            send(self._requests, request)
 
     def read_log(self) -> bool:
         """Take what was printed; False once nobody can print any more. What comes while idle (from a thread left
@@ -98,6 +100,8 @@ class Slot:
         try:
             while data := os.read(self.log, 65536):
                 if self.busy is not None:
+                    if self.busy.capture is None:
+                        self.busy.capture = Capture()
                     self.busy.capture.feed(data)
                 if len(data) < 65536:
                     return True
@@ -148,7 +152,7 @@ class Slot:
     def log_due(self, now: float) -> LogText | None:
         """A piece of the log, if it is time for one."""
         busy = self.busy
-        if busy is None or not busy.capture.has_text or now < busy.log_after:
+        if busy is None or busy.capture is None or not busy.capture.has_text or now < busy.log_after:
             return None
         busy.log_after = now + LOG_EVERY_S
         return LogText(busy.token, busy.capture.take())
@@ -159,7 +163,7 @@ class Slot:
         if busy is None:
             return None
         times = [] if busy.kill_at is None else [busy.kill_at]
-        times += [busy.log_after] if busy.capture.has_text else []
+        times += [busy.log_after] if busy.capture is not None and busy.capture.has_text else []
         return min(times, default=None)
 
     def stop(self, hard: bool) -> None:
@@ -190,13 +194,12 @@ class Slot:
         self._close_pipes()
 
     def _close_pipes(self) -> None:
-        self.end.close()
-        os.close(self.log)
-        os.close(self._life)
+        for fd in (self._requests, self.replies, self.log, self._life):
+            os.close(fd)
 
     def _rest_of_log(self, busy: Busy) -> list[Note]:
         self.read_log()  # all that was printed before it ended is in the pipe
-        text = busy.capture.close()
+        text = "" if busy.capture is None else busy.capture.close()
         return [LogText(busy.token, text)] if text else []
 
     @staticmethod

@@ -27,7 +27,7 @@ from worker import guard
 from worker.command_line import describe
 from worker.executor import Note, Outcome
 from worker.slot import Slot
-from worker.wire import Request, pack_request
+from worker.wire import pack_recipe, pack_request
 
 log = logging.getLogger("synergy.worker")
 
@@ -63,6 +63,7 @@ class ProcessExecutor:
         self._by_fd: dict[int, tuple[Slot, bool]] = {}
         self._dead: list[Slot] = []
         self._definitions: dict[str, Process] = {}
+        self._recipes: dict[str, bytes] = {}  # of the definitions
         self._generation = 0
         self._closed = False
         self._guard = self._start_guard(slots)
@@ -83,9 +84,9 @@ class ProcessExecutor:
     def start(self, uow: Uow, process: Process) -> None:
         """As `Executor.start`."""
         assert uow.token is not None
-        request = pack_request(self._request(uow, process))
-        slot = next(s for s in self._idle_first() if s.busy is None)
         self._notice(process)
+        request = self._request(uow, process)
+        slot = next(s for s in self._idle_first() if s.busy is None)
         if slot in self._dead:
             self._revive(slot)
         elif slot.generation != self._generation:
@@ -236,7 +237,17 @@ class ProcessExecutor:
         known = self._definitions.setdefault(process.name, process)
         if known is not process:
             self._definitions = {process.name: process}
+            self._recipes.clear()
             self._generation += 1
+
+    def _request(self, uow: Uow, process: Process) -> bytes:
+        recipe = self._recipes.get(process.name)
+        if recipe is None:
+            recipe = self._recipes[process.name] = pack_recipe(process)
+        clock = self.clock
+        business_at = uow.start if clock is None else clock.business()
+        rate = float(getattr(getattr(clock, "mapping", None), "rate", 1.0))
+        return pack_request(recipe, uow, process, business_at, rate)
 
     def _renew(self, slot: Slot) -> None:
         """A new child in place of an idle one."""
@@ -280,31 +291,3 @@ class ProcessExecutor:
         if until:
             timeout_s = min(timeout_s, min(until) - time.monotonic())
         return max(0.0, timeout_s) * 1000
-
-    def _request(self, uow: Uow, process: Process) -> Request:
-        defined = dict(process.arguments)
-        clock = self.clock
-        return Request(
-            uow=uow.id,
-            kind=uow.kind,
-            process=uow.process,
-            definition=process.name,
-            worker=process.worker,
-            predicate=None if process.readiness is None else process.readiness.predicate,
-            timeperiod=uow.timeperiod,
-            start=uow.start,
-            end=uow.end,
-            run=uow.run,
-            attempt=uow.attempt,
-            version=uow.version,
-            final=uow.final,
-            repeat=uow.final or process.machine == "discrete",
-            retries=uow.failures < process.retry.max_retries,
-            cursor=uow.cursor,
-            arguments=defined if uow.arguments is None else dict(uow.arguments),
-            defined=defined,
-            source=process.source,
-            sink=process.sink,
-            business_at=uow.start if clock is None else clock.business(),
-            business_rate=float(getattr(getattr(clock, "mapping", None), "rate", 1.0)),
-        )

@@ -1,18 +1,22 @@
-"""What travels between the worker process and a child: length-prefixed pickles over a socket pair.
+"""What travels between the worker process and a child: length-prefixed pickles over two pipes.
 
 Both ends are this program on this machine and the child runs the user's code anyway, so pickle gives nothing away.
-One message each way per unit of work.
+One message each way per unit of work. Pipes, because a socket pair wakes its sleeping reader also when the other
+end reads, and a child would wake twice for each unit of work.
 """
 
 from __future__ import annotations
 
+import os
 import pickle
-import socket
 import struct
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, NamedTuple
 
-from scheduler.core.process import Script
+from scheduler.core.process import Process, Script
+from scheduler.core.uow import Uow
 
 _LENGTH = struct.Struct("<I")
 _PIECE = 65536
@@ -20,15 +24,26 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-class Request(NamedTuple):
-    """Worker → child: execute this."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Recipe:
+    """What all requests of a process have in common. It is packed once; the child knows its bytes again, so
+    there it is one object for each process."""
 
-    uow: str
-    kind: str  # work, check
-    process: str
     definition: str  # the registered process: another name only for entries made at run time
     worker: str | Script
     predicate: str | None
+    defined: dict[str, Any]  # the arguments of the process itself
+    source: str | None
+    sink: str | None
+
+
+class Request(NamedTuple):
+    """Worker → child: execute this."""
+
+    recipe: Recipe
+    uow: str
+    kind: str  # work, check
+    process: str
     timeperiod: str
     start: datetime
     end: datetime
@@ -40,9 +55,6 @@ class Request(NamedTuple):
     retries: bool  # a failure of this attempt would be retried
     cursor: str | None
     arguments: dict[str, Any]
-    defined: dict[str, Any]  # the arguments of the process itself
-    source: str | None
-    sink: str | None
     business_at: datetime
     business_rate: float
 
@@ -59,17 +71,76 @@ class Reply(NamedTuple):
     permanent: bool = False
 
 
-def pack_request(request: Request) -> bytes:
-    """A request as bytes. Its times travel as numbers: pickling a time costs as much as all the rest."""
-    start, end, at = (_microseconds(time) for time in (request.start, request.end, request.business_at))
-    return pack(tuple(request._replace(start=start, end=end, business_at=at)))  # type: ignore[arg-type]
+def pack_recipe(process: Process) -> bytes:
+    """What the requests of this process have in common, as bytes for `pack_request`."""
+    recipe = Recipe(
+        definition=process.name,
+        worker=process.worker,
+        predicate=None if process.readiness is None else process.readiness.predicate,
+        defined=dict(process.arguments),
+        source=process.source,
+        sink=process.sink,
+    )
+    return pickle.dumps(recipe, pickle.HIGHEST_PROTOCOL)
+
+
+def pack_request(
+    recipe: bytes, uow: Uow, process: Process, business_at: datetime, business_rate: float
+) -> bytes:
+    """The request to execute `uow`, as bytes. Times travel as numbers: pickling one costs as much as all the rest."""
+    return pack(
+        (
+            recipe,
+            uow.id,
+            uow.kind,
+            uow.process,
+            uow.timeperiod,
+            _microseconds(uow.start),
+            _microseconds(uow.end),
+            uow.run,
+            uow.attempt,
+            uow.version,
+            uow.final,
+            uow.final or process.machine == "discrete",
+            uow.failures < process.retry.max_retries,
+            uow.cursor,
+            uow.arguments,
+            _microseconds(business_at),
+            business_rate,
+        )
+    )
 
 
 def unpack_request(message: Any) -> Request:
     """The request that `pack_request` made a message of."""
-    request = Request._make(message)
-    start, end, at = (_time(n) for n in (request.start, request.end, request.business_at))  # type: ignore[arg-type]
-    return request._replace(start=start, end=end, business_at=at)
+    recipe, uow, kind, process, timeperiod, start, end, *rest = message
+    run, attempt, version, final, repeat, retries, cursor, arguments, business_at, business_rate = rest
+    known = _recipe(recipe)
+    return Request(
+        known,
+        uow,
+        kind,
+        process,
+        timeperiod,
+        _time(start),
+        _time(end),
+        run,
+        attempt,
+        version,
+        final,
+        repeat,
+        retries,
+        cursor,
+        dict(known.defined if arguments is None else arguments),
+        _time(business_at),
+        business_rate,
+    )
+
+
+@cache
+def _recipe(data: bytes) -> Recipe:
+    found: Recipe = pickle.loads(data)  # noqa: S301 - see above
+    return found
 
 
 def _microseconds(time: datetime) -> int:
@@ -86,11 +157,19 @@ def pack(message: Any) -> bytes:
     return _LENGTH.pack(len(data)) + data
 
 
-class Inflow:
-    """The receiving end: bytes in, messages out."""
+def send(fd: int, data: bytes) -> None:
+    """Write all of it; waits while the pipe is full. Raises BrokenPipeError when nobody reads any more."""
+    written = os.write(fd, data)
+    while written < len(data):
+        data = data[written:]
+        written = os.write(fd, data)
 
-    def __init__(self, end: socket.socket) -> None:
-        self._end = end
+
+class Inflow:
+    """The receiving end of a pipe: bytes in, messages out. `ready` wants a descriptor that does not block."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
         self._buffer = bytearray()
 
     def wait(self) -> Any:
@@ -98,27 +177,24 @@ class Inflow:
         while True:
             for message in self._messages(1):
                 return message
-            if not self._take(0):
+            data = os.read(self._fd, _PIECE)
+            if not data:
                 raise EOFError
+            self._buffer += data
 
     def ready(self) -> tuple[list[Any], bool]:
         """The messages that are there, without blocking, and whether the other end still is."""
-        taken = _PIECE
+        is_open = True
         try:
-            while taken == _PIECE:
-                taken = self._take(socket.MSG_DONTWAIT)
+            while data := os.read(self._fd, _PIECE):
+                self._buffer += data
+                if len(data) < _PIECE:
+                    break
+            else:
+                is_open = False
         except BlockingIOError:
-            taken = -1
-        return self._messages(None), taken != 0
-
-    def _take(self, flags: int) -> int:
-        """Receive once; how many bytes, 0 at the end. Raises BlockingIOError."""
-        try:
-            data = self._end.recv(_PIECE, flags)
-        except ConnectionResetError:
-            return 0
-        self._buffer += data
-        return len(data)
+            pass
+        return self._messages(None), is_open
 
     def _messages(self, most: int | None) -> list[Any]:
         found: list[Any] = []

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
-import socket
+import os
+import select
 import sys
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from types import ModuleType
@@ -13,14 +16,15 @@ from typing import Any
 import pytest
 
 from scheduler.core.errors import Permanent
-from scheduler.core.process import script
+from scheduler.core.process import managed, script
+from scheduler.core.uow import Uow
 from worker.api import Cancel, Link, Noop, Processed, Task, Worker
 from worker.capture import Capture
 from worker.child import Child, ChildLink
-from worker.wire import Inflow, Reply, Request, pack
+from worker.wire import Inflow, Recipe, Reply, Request, pack, pack_recipe, pack_request, send, unpack_request
 
 START = datetime(2020, 5, 1, tzinfo=UTC)
-Pair = tuple[socket.socket, socket.socket]
+Pipe = tuple[int, int]
 answers: dict[str, Any] = {}
 
 
@@ -48,29 +52,33 @@ class Bare:
         return {"token": list(task.token), "at": task.now() >= START}
 
 
-def request(worker: Any = "child_jobs:give", **values: Any) -> Request:
-    fields: dict[str, Any] = dict.fromkeys(Request._fields)
-    fields |= {
-        "uow": "p@2020050100#1",
-        "kind": "work",
-        "process": "p",
-        "definition": "p",
-        "worker": worker,
-        "timeperiod": "2020050100",
-        "start": START,
-        "end": START + timedelta(hours=1),
-        "run": 1,
-        "attempt": 1,
-        "version": 1,
-        "final": True,
-        "repeat": True,
-        "retries": True,
-        "arguments": {},
-        "defined": {},
-        "business_at": START,
-        "business_rate": 60.0,
-    }
-    return Request(**{**fields, **values})
+def request(
+    worker: Any = "child_jobs:give",
+    predicate: str | None = None,
+    defined: dict[str, Any] | None = None,
+    **values: Any,
+) -> Request:
+    recipe = Recipe("p", worker, predicate, defined or {}, None, None)
+    usual = Request(
+        recipe=recipe,
+        uow="p@2020050100#1",
+        kind="work",
+        process="p",
+        timeperiod="2020050100",
+        start=START,
+        end=START + timedelta(hours=1),
+        run=1,
+        attempt=1,
+        version=1,
+        final=True,
+        repeat=True,
+        retries=True,
+        cursor=None,
+        arguments={},
+        business_at=START,
+        business_rate=60.0,
+    )
+    return usual._replace(**values)
 
 
 @pytest.fixture
@@ -78,16 +86,19 @@ def child(monkeypatch: pytest.MonkeyPatch) -> Iterator[Child]:
     module = ModuleType("child_jobs")
     vars(module).update(give=give, Counting=Counting, Bare=Bare)
     monkeypatch.setitem(sys.modules, "child_jobs", module)
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        yield Child(ours, None)
+    read, write = os.pipe()
+    yield Child(read, write, None)
+    os.close(read)
+    os.close(write)
 
 
 @pytest.fixture
-def pair() -> Iterator[Pair]:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        yield ours, theirs
+def pipe() -> Iterator[Pipe]:
+    """Its reading end, which does not block, and its writing end, which the test closes."""
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    yield read, write
+    os.close(read)
 
 
 def execute(child: Child, answer: Any = None, *, raises: bool = True, **values: Any) -> Reply:
@@ -154,15 +165,35 @@ def test_readiness(child: Child, answer: Any, verb: str, error: str | None) -> N
     assert (reply.verb, reply.error) == (verb, error)
 
 
-def test_a_worker_class_is_made_once_per_definition(child: Child) -> None:
-    one = execute(child, worker="child_jobs:Counting", defined={"a": 1}, arguments={"b": 2})
-    two = execute(child, worker="child_jobs:Counting", defined={"a": 1}, arguments={"b": 3})
-    other = execute(child, worker="child_jobs:Counting", defined={"a": 2})
-    assert one.result and two.result and other.result
-    assert '"arguments": {"a": 1}' in one.result and '"task": {"b": 2}' in one.result
-    assert one.result.split('"same": ')[1].split(",")[0] == two.result.split('"same": ')[1].split(",")[0]
-    assert '"arguments": {"a": 2}' in other.result
+def sent(arguments: dict[str, Any] | None, pipe: Pipe, **defined: Any) -> Request:
+    """A request of a process with these arguments, as the child reads it off the pipe."""
+    process = managed("p", worker="child_jobs:Counting", time_qualifier="hourly", arguments=defined)
+    uow = Uow(
+        id="p@2020050100#1",
+        process="p",
+        timeperiod="2020050100",
+        run=1,
+        start=START,
+        end=START + timedelta(hours=1),
+        arguments=arguments,
+        created_at=START,
+        requested_at=START,
+    )
+    read, write = pipe
+    send(write, pack_request(pack_recipe(process), uow, process, START, 1.0))
+    [message], is_open = Inflow(read).ready()
+    assert is_open
+    return unpack_request(message)
+
+
+def test_a_worker_class_is_made_once_per_definition(child: Child, pipe: Pipe) -> None:
+    asked = [sent({"b": 2}, pipe, a=1), sent({"b": 3}, pipe, a=1), sent(None, pipe, a=2)]
+    one, two, other = (json.loads(child.execute(each, Link()).result or "") for each in asked)
+    assert one == {"arguments": {"a": 1}, "same": two["same"], "task": {"b": 2}}
+    assert two["task"] == {"b": 3}
+    assert other["arguments"] == other["task"] == {"a": 2} and other["same"] != one["same"]
     assert execute(child, worker="child_jobs:Bare").result == '{"token": [1, 1], "at": true}'
+    os.close(pipe[1])
 
 
 def test_command_lines_substitute_and_read_codes(child: Child) -> None:
@@ -181,16 +212,16 @@ def test_command_lines_substitute_and_read_codes(child: Child) -> None:
     )
 
 
-def test_progress_is_thinned_out_and_its_last_word_is_not_lost(pair: Pair) -> None:
-    ours, theirs = pair
-    link = ChildLink(ours)
+def test_progress_is_thinned_out_and_its_last_word_is_not_lost(pipe: Pipe) -> None:
+    read, write = pipe
+    link = ChildLink(write)
     task = Task(process="p", timeperiod="x", start=START, end=START, link=link)
     for n in range(1000):
         task.progress(n, 1000)
     task.reprocess("q", "2020050100", "late")
     link.close(Reply("succeed"))
-    ours.close()
-    inflow, found, is_open = Inflow(theirs), [], True
+    os.close(write)
+    inflow, found, is_open = Inflow(read), [], True
     while is_open:
         messages, is_open = inflow.ready()
         found += messages
@@ -201,26 +232,34 @@ def test_progress_is_thinned_out_and_its_last_word_is_not_lost(pair: Pair) -> No
         task.progress(math.inf)
 
 
-def test_the_wire_takes_pieces_and_large_messages(pair: Pair) -> None:
-    ours, theirs = pair
-    inflow = Inflow(theirs)
+def test_the_wire_takes_pieces_and_large_messages(pipe: Pipe) -> None:
+    read, write = pipe
+    inflow = Inflow(read)
     data = pack("first") + pack("second")
-    ours.sendall(data[:7])
+    send(write, data[:7])
     assert inflow.ready() == ([], True)
-    ours.sendall(data[7:])
+    send(write, data[7:])
     assert inflow.ready() == (["first", "second"], True)
-    ours.setblocking(False)
-    large = pack("x" * 1_000_000)
+    writer = threading.Thread(target=send, args=(write, pack("x" * 1_000_000)))  # more than a pipe holds
+    writer.start()
     got: list[Any] = []
-    while large:
-        try:
-            large = large[ours.send(large) :]
-        except BlockingIOError:
-            got += inflow.ready()[0]
-    got += inflow.ready()[0]
+    while not got:
+        select.select([read], [], [])
+        got += inflow.ready()[0]
+    writer.join()
     assert got == ["x" * 1_000_000]
-    ours.close()
+    os.close(write)
     assert inflow.ready() == ([], False)
+    with pytest.raises(EOFError):
+        inflow.wait()
+
+
+def test_nobody_reads_any_more() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with pytest.raises(BrokenPipeError):
+        send(write, pack("anything"))
+    os.close(write)
 
 
 def test_capture_keeps_the_beginning_and_the_end() -> None:
