@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-import scheduler.core.decide
 import scheduler.core.due
+import scheduler.core.open_jobs
 import scheduler.core.slice
 from scheduler.clock import mapping_command
 from scheduler.core.event import Event
@@ -56,7 +56,7 @@ class Result:
 @contextmanager
 def window_of(look: int) -> Iterator[None]:
     """The core looks at so few rows at once: what 64 hides, 3 shows."""
-    modules: tuple[Any, ...] = (scheduler.core.decide, scheduler.core.due, scheduler.core.slice)
+    modules: tuple[Any, ...] = (scheduler.core.due, scheduler.core.open_jobs, scheduler.core.slice)
     before = [module.LOOK for module in modules]
     for module in modules:
         module.LOOK = look

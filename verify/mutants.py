@@ -1,7 +1,7 @@
 """Mutants, enumerated from the source: every guard of the core, removed alone.
 
-* Every condition in decide, retry, plan and strategy: the test of an `if`, a `while` or a choice is never true, an
-  operand of `and` or `or` and the filter of a comprehension is not asked.
+* Every condition in the files that decide (`CONDITIONS`): the test of an `if`, a `while` or a choice is never true,
+  an operand of `and` or `or` and the filter of a comprehension is not asked.
 * Every cell of the three tables is taken out.
 * Every field of a compare-and-set is not compared.
 
@@ -22,7 +22,10 @@ from types import ModuleType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-CONDITIONS = ("decide", "retry", "plan", "strategy")
+CONDITIONS = (
+    *("decide", "act", "attempt", "open_jobs", "new_periods", "firing"),
+    *("retry", "plan", "strategy"),
+)
 COMPARED = (
     "scheduler/core/slice.py",
     "scheduler/core/commands.py",

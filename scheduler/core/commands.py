@@ -11,15 +11,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from scheduler.core.act import act, cancel_uow, reopen, settle
+from scheduler.core.attempt import retry as retry_now
 from scheduler.core.command import DONE, EXPIRED, PENDING, REFUSED, Command
-from scheduler.core.decide import _retry as retry_now
-from scheduler.core.decide import (
-    act,
-    cancel_uow,
-    reopen,
-    settle,
-    submit,
-)
 from scheduler.core.errors import (
     InvalidRequest,
     InvalidTransition,
@@ -27,6 +21,7 @@ from scheduler.core.errors import (
     Refused,
     SchedulerError,
 )
+from scheduler.core.firing import submit
 from scheduler.core.holds import hold, instant, release
 from scheduler.core.inputs import gather_above
 from scheduler.core.job import Job

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from scheduler.core.act import reopen
 from scheduler.core.command import DONE, PENDING, REFUSED, Command
-from scheduler.core.decide import reopen
 from scheduler.core.errors import InvalidRequest, NotFound, Refused, SchedulerError
 from scheduler.core.evolve import evolve
 from scheduler.core.holds import instant

@@ -17,10 +17,13 @@ from typing import Any, NamedTuple
 import pytest
 
 import db.sql
+import scheduler.core.act as act
+import scheduler.core.attempt as attempt
 import scheduler.core.commands as commands
-import scheduler.core.decide as decide
+import scheduler.core.firing as firing
 import scheduler.core.inputs as inputs
 import scheduler.core.late as late
+import scheduler.core.new_periods as new_periods
 import scheduler.core.plan as plan
 import scheduler.core.retry as retry
 import scheduler.core.strategy as strategy
@@ -68,7 +71,7 @@ MUTANTS = {
         changes.finish, '"due_at": now,\n        "dirty": True,', '"due_at": None,\n        "dirty": False,'
     ),
     "messages that are lost are never sent again": Mutant(
-        decide._waiting, "if uow.due_at is None or uow.due_at <= s.real:", "if False:"
+        attempt._waiting, "if uow.due_at is None or uow.due_at <= s.real:", "if False:"
     ),
     "reprocess does not reach ancestors": Mutant(
         plan.plan_reprocess, "(*roots, *gather_above(s, roots, clip, most=CASCADE_MAX))", "roots"
@@ -86,7 +89,7 @@ MUTANTS = {
         commands._mark_done, 'was_skipped = job.state == "skipped"', "was_skipped = False"
     ),
     "a report of an old run is taken": Mutant(
-        decide._ended, "if job.uow != uow.id or not job.uow_open:", "if not job.uow_open:"
+        attempt._ended, "if job.uow != uow.id or not job.uow_open:", "if not job.uow_open:"
     ),
     "a worker that still stops is not waited for": Mutant(
         strategy.assess, "if job.stopping is not None:", "if False:"
@@ -95,7 +98,7 @@ MUTANTS = {
     "lost without end": Mutant(retry.reason_to_give_up, "uow.losses > policy.max_lost", "False"),
     "a permanent failure is retried": Mutant(retry.reason_to_give_up, "if uow.permanent:", "if False:"),
     "late data for work under way is forgotten": Mutant(
-        decide._ended, "if job.again is not None:", "if False:"
+        attempt._ended, "if job.again is not None:", "if False:"
     ),
     "late data does not reach ancestors": Mutant(
         late._spread, "(root, *_late_above(s, root, command, clip))", "(root,)"
@@ -104,9 +107,9 @@ MUTANTS = {
         late._closed_by_person, "if not (job.is_finished", "if True or not (job.is_finished"
     ),
     "a slice decides its job": Mutant(strategy.decides, 'if job.state == "final_run":', "if True:"),
-    "the cursor is not cleared": Mutant(decide.reopen, "cursor=None,", ""),
+    "the cursor is not cleared": Mutant(act.reopen, "cursor=None,", ""),
     "a reopened job does not wait for its inputs": Mutant(
-        decide.reopen, "generation=job.generation + 1", "generation=job.generation"
+        act.reopen, "generation=job.generation + 1", "generation=job.generation"
     ),
     "an early run decides over newer inputs": Mutant(
         strategy._discrete_again, "if last_settled(s, spans) >= job.requested_seq:", "if False:"
@@ -126,15 +129,15 @@ MUTANTS = {
     "a trigger of the clock is not waited for": Mutant(
         strategy._trigger, "fire = process.trigger", "return []; fire = process.trigger"
     ),
-    "run now is for ever": Mutant(decide.dispatch, "more=False,", "more=job.more,"),
+    "run now is for ever": Mutant(act.dispatch, "more=False,", "more=job.more,"),
     "slices run without a tick": Mutant(
         strategy.slice_due, "if job.dispatched_at is None:", "return job.start\n    if False:"
     ),
     "readiness is not asked": Mutant(
         strategy._readiness, 'if rule is None or job.ready == "yes":', "if True:"
     ),
-    "a firing overlaps": Mutant(decide._is_busy, "return s.first_open(far) is not None", "return False"),
-    "rows are made twice": Mutant(decide.advance, "if id_ not in there:", "if True:"),
+    "a firing overlaps": Mutant(firing._is_busy, "return s.first_open(far) is not None", "return False"),
+    "rows are made twice": Mutant(new_periods.advance, "if id_ not in there:", "if True:"),
     "the history is copied and not marked": Mutant(
         Slice.copy_history, '{"copied": uow.history_n, "dirty": False}', '{"dirty": False}'
     ),

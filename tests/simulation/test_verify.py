@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-import scheduler.core.decide as decide
+import scheduler.core.attempt as attempt
 import scheduler.core.inputs as inputs
 import scheduler.core.late as late
 import scheduler.core.plan as plan
@@ -91,7 +91,7 @@ BROKEN = {
         3, inputs.unfinished, "first = s.first_open(span)", "return None; first = None"
     ),
     "a lost message is never sent again": BrokenCore(
-        4, decide._waiting, "if uow.due_at is None or uow.due_at <= s.real:", "if False:"
+        4, attempt._waiting, "if uow.due_at is None or uow.due_at <= s.real:", "if False:"
     ),
     "reprocess leaves what is in flight": BrokenCore(
         5, plan._reset, 'if job.state == "embryo"', 'if job.state in ("embryo", "in_progress", "final_run")'
@@ -161,7 +161,11 @@ def test_guards_are_enumerated_from_the_source() -> None:
     assert len(set(names)) == len(names)
     assert len(names) > 300
     for part in (
-        "decide.py:evaluate",
+        "act.py:evaluate",
+        "attempt.py:_failed",
+        "open_jobs.py:fill",
+        "new_periods.py:advance",
+        "firing.py:fire",
         "retry.py:",
         "plan.py:",
         "strategy.py:assess",
