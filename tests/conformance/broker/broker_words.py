@@ -28,15 +28,18 @@ class Client:
         assert self.answer() == "ready"
 
     def tell(self, *request: Any) -> None:
+        """Ask without waiting for the answer."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
 
     def answer(self) -> Any:
+        """The next answer."""
         assert self.process.stdout is not None
         return json.loads(self.process.stdout.readline())
 
     def ask(self, *request: Any) -> Any:
+        """Ask, and wait for the answer."""
         self.tell(*request)
         return self.answer()
 

@@ -29,12 +29,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def url(adapter: BrokerAdapter, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty broker."""
     with adapter.serve(tmp_path) as url:
         yield url
 
 
 @pytest.fixture
 def broker(url: str) -> Iterator[Broker]:
+    """A broker there."""
     broker = open_broker(url)
     yield broker
     broker.close()
@@ -42,6 +44,7 @@ def broker(url: str) -> Iterator[Broker]:
 
 @pytest.fixture
 def client(url: str) -> Iterator[Callable[[], Client]]:
+    """Starts processes that use the broker; they are killed at the end."""
     clients: list[Client] = []
 
     def start() -> Client:
