@@ -21,7 +21,6 @@ from scheduler.retention import Policy, Pruned, prune
 from tests.world import World, at
 
 POLICY = Policy(log_days=1, uow_days=2, event_days=2)
-
 HOUR, DAY = "hourly@2020050100", "daily@2020050100"
 
 

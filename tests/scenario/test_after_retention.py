@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from werkzeug.test import Client
 
-from mx.app import App
-from mx.live import Hub
-from mx.security import Tokens, check_bind
-from mx.site import Site
 from scheduler.core.event import Event
 from scheduler.core.job import Job
 from scheduler.core.ports import Where
 from scheduler.core.process import Retry, freerun, managed, tree
 from scheduler.core.uow import Uow
 from scheduler.retention import Policy
+from tests.integration.mx.mx_client import make_client
 from tests.scenario.retention_world import (
     DAY,
     HOUR,
@@ -109,17 +104,7 @@ def test_the_dashboard_copes_with_a_job_whose_units_of_work_are_gone() -> None:
     live(world, "2020-05-05T12:10")
     gone = world.jobs("sweeper")[0].timeperiod
     prune_all(world)
-    site = Site(
-        store=world.store,
-        broker=world.broker,
-        clock=world.clock,
-        timetable=world.timetable,
-        tokens=Tokens(),
-        hub=Hub(world.clock, threading.Event(), cap=2, interval_s=0.01),
-        hosts=check_bind("127.0.0.1"),
-        wait_s=0.0,
-    )
-    client = Client(App(site))
+    client = make_client(world)
     headers = {"Host": "localhost", "Accept": "text/html"}
     for path, status in (
         ("/", 200),
@@ -137,7 +122,6 @@ def test_the_dashboard_copes_with_a_job_whose_units_of_work_are_gone() -> None:
 
 
 VERBS = ("reprocess", "skip", "mark_done", "kill", "retry", "run_now", "late_data")
-
 ENDINGS = ("succeed", "succeed", "succeed", "fail", "no_data")
 
 
