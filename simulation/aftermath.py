@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from scheduler.core.event import Event
+from scheduler.core.plan import CASCADE_MAX
 from scheduler.core.ports import Clock, Store, Where
 from scheduler.core.process import Context
 from scheduler.core.records import ProcessRow
@@ -30,7 +31,9 @@ class Aftermath(Checker):
     """Follows the events of a store from the first to the last."""
 
     def __init__(self, store: Store, context: Context, clock: Clock) -> None:
-        super().__init__(cast("Any", SimpleNamespace(store=store, context=context, clock=clock)))
+        super().__init__(
+            cast("Any", SimpleNamespace(store=store, context=context, clock=clock, cascade_max=CASCADE_MAX))
+        )
         self.frontiers = dict(store.select(ProcessRow, ("name", "frontier")))
 
     def follow(self, said: Callable[[int], object] = lambda seq: None) -> int:

@@ -17,9 +17,11 @@ from scheduler.core.ports import Outgoing, Where
 from scheduler.core.records import Hold, Lease, ProcessRow
 from scheduler.core.uow import Uow, job_of
 from simulation.almanac import Almanac, Period
+from simulation.cascades import CascadeRules, Done
 from simulation.executor import Execution
 from simulation.model import (
     FINISHED,
+    GONE,
     JOB_MOVES,
     PEOPLE,
     UOW_FINISHED,
@@ -29,7 +31,6 @@ from simulation.model import (
     Model,
     UowView,
 )
-from simulation.rules import JobRules
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 UNFINISHED = ("requested", "in_progress", "invalid")
 
 
-class Checker(JobRules):
+class Checker(CascadeRules):
     """One run's conscience."""
 
     def __init__(self, world: World) -> None:
@@ -52,7 +53,8 @@ class Checker(JobRules):
         self.before: dict[str, str] = {}  # job -> its state before this commit, for those that changed
         self.reopened: set[str] = set()
         self.touched_uows: dict[str, None] = {}
-        self.commands: list[tuple[int, str, dict[str, Any]]] = []
+        self.done: list[Done] = []
+        self.told: list[Event] = []
         self.rows: dict[str, Uow] = {}
         self.at_once: set[str] = set()  # jobs that a run_now of this commit requested
         self.submitted = False
@@ -87,8 +89,7 @@ class Checker(JobRules):
                 self.model.jobs[id_].hurried = True
         self._compare()
         self._in_flight(events)
-        for seq, verb, target in self.commands:
-            self._cascade(seq, verb, target)
+        self._cascades()
 
     def _run_now(self, events: Sequence[Event]) -> dict[int, list[str]]:
         """What each run_now of this commit came to: jobs requested at once, and those whose readiness is asked
@@ -118,8 +119,11 @@ class Checker(JobRules):
                 self._process_event(event, verb, data)
             case "hold":
                 self._hold_event(verb, str(data.get("scope")))
-            case "command" if verb == "done":
-                self.commands.append((event.seq, str(data.get("verb")), dict(data.get("target") or {})))
+            case "command":
+                self._command_event(event, verb, data)
+                return
+        if event.actor != "scheduler" and entity in ("job", "process", "hold"):
+            self.told.append(event)
 
     # -- rows come into being -----------------------------------------------------------------------
 
@@ -150,6 +154,8 @@ class Checker(JobRules):
 
     def _process_event(self, event: Event, verb: str, data: dict[str, Any]) -> None:
         name = event.process or ""
+        if self.model.processes.get(name) in GONE and verb in ("advance", "fire_skipped"):
+            raise Broken(4, f"{verb} of {name}, which is {self.model.processes[name]}")
         if verb == "advance":
             if data.get("labels") is not None:
                 labels = list(data["labels"])
@@ -162,7 +168,11 @@ class Checker(JobRules):
                 self._made(name, label, event)
             return
         if "state" in data:
-            self.model.processes[name] = data["state"]
+            if self.model.processes.get(name) == "deleted" != data["state"]:  # the name begins anew
+                self.model.max_active.pop(name, None)
+                self.model.triggers.pop(name, None)
+                self.model.came[name] = event.seq
+            self._process_moves(name, verb, data["state"])
         if verb == "set_max_active":
             self.model.max_active[name] = data["max_active"]
         elif verb == "set_trigger":
@@ -170,6 +180,14 @@ class Checker(JobRules):
         elif verb == "reset":
             self.model.max_active.pop(name, None)
             self.model.triggers.pop(name, None)
+
+    def _process_moves(self, name: str, verb: str, state: str) -> None:
+        """What is over stays over: an expired process can only be deleted, a deleted one registered anew."""
+        old = self.model.processes.get(name, "new")
+        left = {"expired": ("deleted",), "deleted": ("scheduled", "suspended")}.get(old)
+        if left is not None and state not in (old, *left):
+            raise Broken(4, f"{name} was {old}, and {verb} made it {state}")
+        self.model.processes[name] = state
 
     def _hold_event(self, verb: str, scope: str) -> None:
         if verb == "set":
@@ -262,7 +280,7 @@ class Checker(JobRules):
         if is_work:
             job.requested = event.seq
         state = self.model.processes.get(job.process)
-        if state != "scheduled" and event.actor == "scheduler":
+        if state != "scheduled" and (event.actor == "scheduler" or state in GONE):
             raise Broken(4, f"{verb} of {uow.id} while {job.process} is {state}", job.id)
         process = self.world.context.processes[job.process]
         if verb == "retry":
@@ -310,6 +328,7 @@ class Checker(JobRules):
         elif verb == "skip" and not by_people and data.get("reason") not in PEOPLE:
             self._skipped(event, job, str(data.get("reason")))
         job.hurried = False
+        job.kept = job.kept and not verb.startswith("dispatch")
         ended_by_person = self._by_person(job)
         job.state, job.version, job.reason = state, job.version + 1, data.get("reason")
         if verb.startswith("dispatch"):
@@ -390,82 +409,6 @@ class Checker(JobRules):
                 raise Broken(
                     2, f"{name} has {per_process[name]} unfinished units of work; max_active is {limit}"
                 )
-
-    def _cascade(self, seq: int, verb: str, target: dict[str, Any]) -> None:
-        """Invariant 5: all of a cascade is in this commit, or nothing. Rows made after it are no part of it."""
-        roots = [self.model.jobs[id_] for id_ in target.get("jobs", ()) if id_ in self.model.jobs]
-        for root in roots:
-            was = self.before.get(root.id, root.state)
-            if verb == "reprocess" or (verb == "mark_done" and was == "skipped"):
-                above = self.above(root, seq)
-                for job in [root, *above] if verb == "reprocess" else above:
-                    if self.before.get(job.id, job.state) != "embryo" and job.id not in self.reopened:
-                        raise Broken(5, f"{verb} of {root.id} left {job.id} as {job.state}", root.id, job.id)
-            elif verb == "skip":
-                for id_ in self._below(root, seq):
-                    found = self.model.jobs.get(id_)
-                    if (found is None or found.state not in FINISHED) and id_ not in self.reopened:
-                        state = found.state if found is not None else "not there"
-                        raise Broken(5, f"skip of {root.id} left {id_} as {state}", root.id, id_)
-            elif verb == "late_data" and was != "embryo" and not self._by_person(root):
-                for job in [root, *self.above(root, seq)]:
-                    self._late(root, job)
-
-    def _late(self, root: JobView, job: JobView) -> None:
-        if self.before.get(job.id, job.state) == "embryo" or self._by_person(job) or job.id in self.reopened:
-            return
-        if job.state == "embryo":
-            return
-        row = self.store.get(Job, job.id)
-        if row is None or row.again is None:
-            raise Broken(5, f"late data for {root.id} left {job.id} as {job.state}", root.id, job.id)
-        self.model.late[job.id] = self.model.seq
-
-    def _by_person(self, job: JobView) -> bool:
-        return job.state in FINISHED and job.reason in PEOPLE
-
-    def above(self, root: JobView, seq: int) -> list[JobView]:
-        """Ancestors and dependants that had rows at event `seq`, transitively."""
-        found: dict[str, JobView] = {}
-        layer = [root]
-        while layer:
-            layer_next = []
-            for job in layer:
-                for _, rows in self.related(job, up=True):
-                    for id_, row in rows:
-                        if row is not None and row.made < seq and id_ not in found and id_ != root.id:
-                            found[id_] = row
-                            layer_next.append(row)
-            layer = layer_next
-        return list(found.values())
-
-    def _below(self, root: JobView, seq: int) -> list[str]:
-        """What a skip covers: the job, its descendants, and strict dependants that have rows."""
-        found = {root.id: None}
-        layer: list[tuple[str, Period]] = [(root.process, root.period)]
-        while layer:
-            name, period = layer.pop()
-            for need in self.almanac.needs.get(name, ()):
-                if need.kind == "child":
-                    for p in self.almanac.inputs(need, period):
-                        if f"{need.on}@{p.label}" not in found:
-                            found[f"{need.on}@{p.label}"] = None
-                            layer.append((need.on, p))
-            for need in self.almanac.served.get(name, ()):
-                if (
-                    need.kind == "dependency"
-                    and self.world.context.processes[need.of].blocking == "dependencies"
-                ):
-                    for p in self.almanac.dependants(need, period):
-                        id_ = f"{need.of}@{p.label}"
-                        row = self.model.jobs.get(id_)
-                        if row is None or row.made > seq or id_ in found:
-                            continue
-                        if self.before.get(id_, row.state) in FINISHED:
-                            continue  # what ended before on its own is not touched, nor what stands on it
-                        found[id_] = None
-                        layer.append((need.of, p))
-        return list(found)
 
     # -- messages and executions ----------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from simulation.almanac import Period
 
 FINISHED = frozenset({"processed", "skipped", "noop"})
 UOW_FINISHED = frozenset({"processed", "noop", "canceled"})
+GONE = frozenset({"expired", "deleted"})  # processes: nobody's child or dependency
 PEOPLE = frozenset({"manual", "killed"})
 
 JOB_MOVES = {
@@ -68,6 +69,7 @@ class JobView:
     produced: bool = False
     ready: bool = False
     hurried: bool = False  # an operator said run now, and its readiness is asked first
+    kept: bool = False  # late data for what it stands on was narrowed: it may be older than that
     cursor: str | None = None
     ticked: datetime | None = None  # business time of its last dispatch
 
@@ -101,7 +103,10 @@ class Model:
     uows: dict[str, UowView] = field(default_factory=dict)
     holds: dict[str, datetime | None] = field(default_factory=dict)
     processes: dict[str, str] = field(default_factory=dict)
+    came: dict[str, int] = field(default_factory=dict)  # processes registered anew, and at which event
     max_active: dict[str, int] = field(default_factory=dict)
     triggers: dict[str, str] = field(default_factory=dict)
     late: dict[str, int] = field(default_factory=dict)  # jobs that must be reopened before they end
+    waits: dict[str, int] = field(default_factory=dict)  # late data beyond the limit, and since which event
+    acts: dict[str, int] = field(default_factory=dict)  # commands that were carried out, by their verb
     seq: int = 0

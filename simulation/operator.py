@@ -34,12 +34,27 @@ VERBS = {
 }
 
 
+# Of those few who end processes, and answer late data that waits: not in every seed, for little is left after them.
+ENDINGS = {
+    "expire": 2,
+    "delete": 3,
+    "submit": 4,
+    "late_data": 6,
+    "narrow_late": 5,
+    "drop_late": 3,
+    "reset": 1,
+}
+
+
 class Operator:
     """Submits a command every now and then, and remembers them for the final accounting."""
 
+    verbs = VERBS
+    name, prefix = "operator", "c"
+
     def __init__(self, world: World, mean_s: float = 4000.0) -> None:
         self.world, self.mean_s = world, mean_s
-        self.rng = Random(f"{world.seed}/operator")
+        self.rng = Random(f"{world.seed}/{self.name}")
         self.submitted: list[str] = []
         self.on = True
         self._appoint()
@@ -52,7 +67,7 @@ class Operator:
             return
         self._appoint()
         for _ in range(self.rng.choice((1, 1, 1, 3))):
-            verb = self.rng.choices(list(VERBS), list(VERBS.values()))[0]
+            verb = self.rng.choices(list(self.verbs), list(self.verbs.values()))[0]
             target, arguments = self._target(verb)
             if target is not None:
                 self.submit(verb, target, arguments)
@@ -61,7 +76,7 @@ class Operator:
         self, verb: str, target: dict[str, Any], arguments: dict[str, Any] | None = None, **more: Any
     ) -> str:
         """One command, by the shipped way in."""
-        key = f"c{len(self.submitted)}"
+        key = f"{self.prefix}{len(self.submitted)}"
         self.submitted.append(key)
         control.submit(
             self.world.store,
@@ -163,6 +178,55 @@ class Operator:
         """Commands without an outcome, except late data that waits for a person."""
         found = self.world.store.find(Command, (Where("state", "=", "pending"), Where("status", "null")))
         return list(found)
+
+
+class Registrar(Operator):
+    """Expires and deletes processes, registers deleted ones anew, drops and narrows late data that waits."""
+
+    verbs = ENDINGS
+    name, prefix = "registrar", "r"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world, mean_s=9000.0)
+
+    def _target(self, verb: str) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+        assert self.world.checker is not None
+        model, rng = self.world.checker.model, self.rng
+        match verb:
+            case "expire" | "delete" | "submit":
+                wanted = {
+                    "expire": ("scheduled", "suspended"),
+                    "delete": ("scheduled", "suspended", "expired"),
+                    "submit": ("deleted",),
+                }[verb]
+                names = sorted(name for name, state in model.processes.items() if state in wanted)
+                return ({"process": rng.choice(names)}, None) if names else (None, None)
+            case "drop_late" | "narrow_late":
+                waiting = sorted(model.waits)
+                if not waiting:
+                    return None, None
+                id_ = rng.choice(waiting)
+                return {"command": id_}, self._narrower(id_) if verb == "narrow_late" else None
+        return super()._target(verb)
+
+    def _narrower(self, late: str) -> dict[str, Any]:
+        """Some processes, an interval around a job it is about, or both."""
+        assert self.world.checker is not None
+        rng, model = self.rng, self.world.checker.model
+        command = self.world.store.get(Command, late)
+        assert command is not None
+        found: dict[str, Any] = {}
+        roots = [model.jobs[id_] for id_ in command.target["jobs"] if id_ in model.jobs]
+        if rng.random() < 0.6:
+            names = sorted(self.world.context.processes)
+            chosen = rng.sample(names, rng.randint(1, len(names)))
+            found["processes"] = sorted({*chosen, *(root.process for root in roots if rng.random() < 0.8)})
+        if not found or rng.random() < 0.5:
+            period = rng.choice(roots).period
+            for key, at, away in (("from", period.start, -1), ("to", period.end, 1)):
+                if rng.random() < 0.7:
+                    found[key] = (at + away * timedelta(hours=rng.choice((0, 1, 5, 30)))).isoformat()
+        return found
 
 
 class _Post:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from scheduler.core.command import Command
 from scheduler.core.job import Job
 from scheduler.core.ports import Where
 from scheduler.core.trigger import parse_trigger
 from scheduler.core.uow import Uow
 from simulation.checker import Checker
 from simulation.executor import WHOLE
-from simulation.model import FINISHED, PEOPLE, Broken, JobView
+from simulation.model import FINISHED, GONE, PEOPLE, Broken, JobView
 from simulation.rules import SLICED
 
 
@@ -24,6 +25,15 @@ def check_rest(checker: Checker) -> None:
     if checker.model.late:
         id_, seq = next(iter(checker.model.late.items()))
         raise Broken(3, f"late data for {id_} came at event {seq}, and it was never reopened", id_)
+    check_late(checker)
+
+
+def check_late(checker: Checker) -> None:
+    """Late data is never lost: what is pending is what waits for a person, and nothing else is."""
+    where = (Where("verb", "=", "late_data"), Where("state", "=", "pending"))
+    pending = {id_ for (id_,) in checker.store.select(Command, ("id",), where)}
+    if pending != checker.model.waits.keys():
+        raise Broken(5, f"late data is pending: {sorted(pending)}, and waits: {sorted(checker.model.waits)}")
 
 
 def check_records(checker: Checker) -> None:
@@ -51,7 +61,7 @@ def check_units(checker: Checker) -> None:
     """No unit of work is left with a worker, or waiting for one."""
     for uow in checker.store.find(Uow, (Where("state", "in", ("requested", "in_progress", "invalid")),)):
         state = checker.model.processes.get(uow.process)
-        if uow.state == "invalid" and state != "scheduled":
+        if uow.state == "invalid" and state == "suspended":  # those of what is gone are given up
             continue
         raise Broken(
             4, f"at rest {uow.id} is {uow.state} (its process is {state})", f"{uow.process}@{uow.timeperiod}"
@@ -62,7 +72,7 @@ def check_periods(checker: Checker) -> None:
     """Invariant 4: every period that began has a row."""
     now = checker.world.clock.business()
     for name, process in checker.almanac.managed.items():
-        if checker.model.processes.get(name) in ("expired", "deleted"):
+        if checker.model.processes.get(name) in GONE:
             continue
         for period in checker.almanac.between(name, checker.almanac.start[name], now):
             if period.start <= now and f"{name}@{period.label}" not in checker.model.jobs:
@@ -102,12 +112,17 @@ def is_due(checker: Checker, job: JobView) -> bool:
 
 
 def check_newest(checker: Checker, job: JobView) -> None:
-    """Invariant 3: no result is older than its inputs, by event number."""
-    if job.state not in FINISHED or job.reason is not None or job.uow is None:
+    """Invariant 3: no result is older than its inputs, by event number.
+
+    By the definition it was dispatched under: what was not there then is no input of it.
+    """
+    if job.state not in FINISHED or job.reason is not None or job.uow is None or job.kept:
         return
     if checker.world.context.processes[job.process].kind != "managed":
         return
-    for _, rows in checker.related(job):
+    for need, rows in checker.related(job):
+        if checker.model.came.get(need.on, 0) > job.requested:
+            continue
         for id_, row in rows:
             if row is None or not row.finished:
                 raise Broken(

@@ -12,7 +12,7 @@ from scheduler.core.process import Process
 from scheduler.core.trigger import parse_trigger
 from scheduler.core.uow import Uow
 from simulation.almanac import Almanac, Need
-from simulation.model import Broken, JobView, Model
+from simulation.model import GONE, Broken, JobView, Model
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -32,12 +32,15 @@ class JobRules:
     frontiers: dict[str, datetime | None]  # before this commit
 
     def related(
-        self, job: JobView, *, up: bool = False
+        self, job: JobView, *, up: bool = False, gone: bool = False
     ) -> Iterator[tuple[Need, list[tuple[str, JobView | None]]]]:
-        """What a job stands on (or, `up`, what stands on it), edge by edge; None where no row is."""
+        """What a job stands on (or, `up`, what stands on it), edge by edge; None where no row is.
+
+        Processes that expired or were deleted are nobody's input; `gone`: all the same.
+        """
         for need in (self.almanac.served if up else self.almanac.needs).get(job.process, ()):
             other = need.of if up else need.on
-            if self.model.processes.get(other) in ("expired", "deleted"):
+            if not gone and self.model.processes.get(other) in GONE:
                 continue
             found = self.almanac.dependants(need, job.period) if up else self.almanac.inputs(need, job.period)
             ids = [f"{other}@{p.label}" for p in found]

@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from random import Random
 from typing import Any
 
-import scheduler.core.due
-import scheduler.core.open_jobs
-import scheduler.core.slice
+import scheduler.core.plan
 from scheduler.clock import mapping_command
 from scheduler.core.event import Event
+from scheduler.core.plan import CASCADE_MAX
 from scheduler.core.ports import Where
 from scheduler.core.uow import Uow
 from scheduler.eventlog import line
@@ -25,7 +26,7 @@ from simulation.checker import Checker
 from simulation.contexts import Stage, stage
 from simulation.faults import Odds, Script
 from simulation.model import Broken
-from simulation.operator import Operator
+from simulation.operator import Operator, Registrar
 from simulation.rest import check_rest
 from simulation.world import IN_MEMORY, MEMORY, World
 
@@ -54,9 +55,12 @@ class Result:
 
 
 @contextmanager
-def window_of(look: int) -> Iterator[None]:
-    """The core looks at so few rows at once: what 64 hides, 3 shows."""
-    modules: tuple[Any, ...] = (scheduler.core.due, scheduler.core.open_jobs, scheduler.core.slice)
+def window_of(look: int, cascade_max: int = CASCADE_MAX) -> Iterator[None]:
+    """The core looks at so few rows at once: what 64 hides, 3 shows. So with the limit of cascades."""
+    core = [(name, module) for name, module in sys.modules.items() if name.startswith("scheduler.core.")]
+    # inputs looks ahead by it, which changes what is read and nothing that is decided
+    modules: list[Any] = [m for name, m in core if hasattr(m, "LOOK") and not name.endswith(".inputs")]
+    scheduler.core.plan.CASCADE_MAX = cascade_max
     before = [module.LOOK for module in modules]
     for module in modules:
         module.LOOK = look
@@ -70,10 +74,11 @@ def window_of(look: int) -> Iterator[None]:
             log.setLevel(level)
         for module, old in zip(modules, before, strict=True):
             module.LOOK = old
+        scheduler.core.plan.CASCADE_MAX = CASCADE_MAX
 
 
 class Run:
-    """The course of one seed."""
+    """The course of one seed. `endings`: whether there is a `Registrar`; None: the seed says."""
 
     def __init__(
         self,
@@ -84,6 +89,7 @@ class Run:
         calm: bool = False,
         store: str = MEMORY,
         broker: str = IN_MEMORY,
+        endings: bool | None = None,
     ) -> None:
         self.seed = seed
         self.stage = given or stage(seed)
@@ -101,12 +107,18 @@ class Run:
         queues = (("default", "slow"), ("default",), ("slow", "default"))
         self.workers = [WorkerActor(self.world, f"w{n}", queues[n - 1], 2) for n in (1, 2, 3)]
         self.operator: Operator | None = None
+        self.registrar: Registrar | None = None
+        drawn = Random(f"{seed}/endings")  # apart: a seed without them is what it was before they came
+        has_some = drawn.random() < 0.4 and not calm
+        self.endings = has_some if endings is None else endings
+        if self.endings:
+            self.world.cascade_max = drawn.choice((3, 6, 12, 25))
 
     def play(self) -> Result:
         """All of it."""
         result = Result(self.seed)
         try:
-            with window_of(self.stage.look):
+            with window_of(self.stage.look, self.world.cascade_max):
                 self._play()
         except Broken as broken:
             result.invariant, result.text = broken.invariant, broken.text
@@ -117,7 +129,8 @@ class Run:
         finally:
             result.digest, result.events = self.digest()
             result.jobs = len(self.checker.model.jobs)
-            result.counts = dict(self.world.counts)
+            done = {f"commands: {verb}": number for verb, number in self.checker.model.acts.items()}
+            result.counts = {**self.world.counts, **done}
             self.world.close()
         return result
 
@@ -125,6 +138,8 @@ class Run:
         for actor in (*self.schedulers, *self.workers):
             actor.begin()
         self.operator = Operator(self.world)
+        if self.endings:
+            self.registrar = Registrar(self.world)
         if self.calm:
             self.operator.on = False
             self.world.run(self.stage.days * 86400)
@@ -199,6 +214,8 @@ class Run:
         world.store_away = world.broker_away = False
         assert self.operator is not None
         self.operator.on = False
+        if self.registrar is not None:
+            self.registrar.on = False
         world.note("from here on nothing goes wrong any more")
 
     def _stop_time(self) -> None:
@@ -260,6 +277,8 @@ def _data(event: Event) -> str:
     return json.dumps(data) if data else ""
 
 
-def run_seed(seed: int, store: str = MEMORY, broker: str = IN_MEMORY, **theme: str) -> Result:
+def run_seed(
+    seed: int, store: str = MEMORY, broker: str = IN_MEMORY, *, endings: bool | None = None, **theme: str
+) -> Result:
     """Play one seed on the store and broker at these URLs, emptied first; `theme` as in `contexts.stage`."""
-    return Run(seed, given=stage(seed, **theme), store=store, broker=broker).play()
+    return Run(seed, given=stage(seed, **theme), store=store, broker=broker, endings=endings).play()

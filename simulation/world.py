@@ -18,6 +18,7 @@ from db import open_store
 from db.schema import SCHEMA_FACT, TABLES
 from scheduler.clock import ManualClock
 from scheduler.core.errors import Refused
+from scheduler.core.plan import CASCADE_MAX
 from scheduler.core.ports import REPORT_QUEUE, Outgoing, Store, Where
 from scheduler.core.process import Context
 from scheduler.core.records import Fact, Lease
@@ -71,6 +72,7 @@ class World:
         self.odds, self.habits, self.sink = Odds(), Habits(), Sink()
         self.script: Script | None = None
         self.lease_s = 900.0  # of workers
+        self.cascade_max = CASCADE_MAX
         self.store_away = self.broker_away = False
         self.jumps = 0
         self.actors: list[Actor] = []

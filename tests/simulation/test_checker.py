@@ -69,5 +69,5 @@ def test_rows_made_ahead_are_not_all_the_children_there_are() -> None:
 # seeds that the checker called broken, the program being right
 @pytest.mark.parametrize("seed", [700, 928, 2024, 2040, 2489])
 def test_a_seed_that_was_reported_in_error(seed: int) -> None:
-    result = run_seed(seed)
+    result = run_seed(seed, endings=False)
     assert result.ok, f"{result.text}\n" + "\n".join(result.story)
