@@ -7,11 +7,11 @@ of the slice (`holds_on`); what happens to time meanwhile is told in `wait`.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 from scheduler.core.command import Command
 from scheduler.core.errors import InvalidRequest, NotFound, Refused
 from scheduler.core.records import Hold
+from scheduler.core.rule import Result
 from scheduler.core.slice import Item, Slice
 from scheduler.core.wait import thaw
 
@@ -47,7 +47,7 @@ def instant(what: str, value: object) -> datetime | None:
     return found
 
 
-def hold(s: Slice, command: Command) -> tuple[list[Item], dict[str, Any], str]:
+def hold(s: Slice, command: Command) -> Result:
     """Put a hold on a job, process, tree or everything, until it is released or its end."""
     scope = _scope(s, command)
     until = instant("until", command.arguments.get("until"))
@@ -66,7 +66,7 @@ def hold(s: Slice, command: Command) -> tuple[list[Item], dict[str, Any], str]:
     return [], {"changed": True, "scope": scope}, f"holding {scope}"
 
 
-def release(s: Slice, command: Command) -> tuple[list[Item], dict[str, Any], str]:
+def release(s: Slice, command: Command) -> Result:
     """Lift a hold; what waited under it gets its time back, and is looked at."""
     scope = str(command.target.get("scope"))
     if scope not in s.known.holds:

@@ -19,12 +19,12 @@ from scheduler.core.holds import instant
 from scheduler.core.job import Job
 from scheduler.core.plan import Effect, outcome_of, plan_reprocess, touched
 from scheduler.core.ports import Change
+from scheduler.core.rule import Result
 from scheduler.core.slice import Absent, Item, Slice
 from scheduler.core.timetable import Span
 
 BY_PEOPLE = frozenset({"manual", "killed"})  # reasons that late data does not reopen
 
-Result = tuple[list[Item], dict[str, Any], str]
 Clip = Callable[[Span], Span]
 
 

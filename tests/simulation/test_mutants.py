@@ -19,9 +19,9 @@ import pytest
 import db.sql
 import scheduler.core.act as act
 import scheduler.core.attempt as attempt
-import scheduler.core.commands as commands
 import scheduler.core.firing as firing
 import scheduler.core.inputs as inputs
+import scheduler.core.job_commands as job_commands
 import scheduler.core.late as late
 import scheduler.core.new_periods as new_periods
 import scheduler.core.plan as plan
@@ -80,13 +80,13 @@ MUTANTS = {
         plan._reset, 'if job.state == "embryo"', 'if job.state in ("embryo", "in_progress", "final_run")'
     ),
     "reprocess does not cancel": Mutant(
-        commands.apply_reprocess,
+        job_commands.apply_reprocess,
         'job = cancel_uow(s, job, actor=actor, message=reason or "reprocess")',
         "pass",
     ),
     "skip does not reach descendants": Mutant(plan.plan_skip, "while layer:", "while False:"),
     "mark_done of a skipped job leaves what stands on it": Mutant(
-        commands._mark_done, 'was_skipped = job.state == "skipped"', "was_skipped = False"
+        job_commands.mark_done, 'was_skipped = job.state == "skipped"', "was_skipped = False"
     ),
     "a report of an old run is taken": Mutant(
         attempt._ended, "if job.uow != uow.id or not job.uow_open:", "if not job.uow_open:"
