@@ -30,11 +30,15 @@ R = TypeVar("R")
 
 
 class SqlTransaction:
-    """The inside of `SqlStore.transaction()`; used by the thread that opened it."""
+    """The inside of `SqlStore.transaction()`; used by the thread that opened it.
+
+    It begins with its first statement, after the rows of that statement were made: nobody waits for them.
+    """
 
     def __init__(self, store: SqlStore, session: Session) -> None:
         self._store, self._session = store, session
         self._statements = store.statements
+        self.is_begun = False
         self.failed: Exception | None = None
 
     def insert(self, records: Sequence[Any], *, ignore: bool = False) -> int:
@@ -92,6 +96,7 @@ class SqlTransaction:
         statement, values = self._store.query(kind, None, where, order, limit)
         self._store.counts.queries += 1
         try:
+            self._begin()
             return statement.read(
                 self._session.query(statement.sql + self._statements.grammar.locking, values)
             )
@@ -102,10 +107,16 @@ class SqlTransaction:
     def _run(self, sql: str, rows: Sequence[Values]) -> int:
         self._store.counts.writes += 1
         try:
+            self._begin()
             return self._session.run(sql, rows)
         except self._store.database.driver_error as error:
             self.failed = self._store.database.translate(error)
             raise self.failed from error
+
+    def _begin(self) -> None:
+        if not self.is_begun:
+            self._session.begin()
+            self.is_begun = True
 
 
 class _Block:
@@ -117,7 +128,7 @@ class _Block:
         self._store, self._lease = store, lease
 
     def __enter__(self) -> SqlTransaction:
-        self._session = self._store.begin()
+        self._session = self._store.enter()
         self._transaction = SqlTransaction(self._store, self._session)
         return self._transaction
 
@@ -136,7 +147,10 @@ class _Block:
         except BaseException:
             store.roll_back(self._session, transaction.failed)
             raise
-        store.commit(self._session)
+        if transaction.is_begun:
+            store.commit(self._session)
+        else:
+            store.roll_back(self._session, None)
 
 
 class SqlStore:
@@ -300,19 +314,12 @@ class SqlStore:
             raise
         self._pool.give(session)
 
-    def begin(self) -> Session:
-        """A session with a transaction begun."""
+    def enter(self) -> Session:
+        """A session for a transaction of this thread."""
         me = threading.get_ident()
         assert me not in self._writers, "a transaction inside a transaction"
         self.counts.transactions += 1
         session = self._borrow()
-        try:
-            session.begin()
-        except BaseException as error:
-            self._pool.discard(session)
-            if isinstance(error, self.database.driver_error):
-                raise self.database.translate(error) from error
-            raise
         self._writers.add(me)
         return session
 

@@ -471,15 +471,13 @@ class Engine:
             tx.delete(Hold, (Where("scope", "=", scope),))
         for fact in decision.facts:
             tx.delete(type(fact), (Where("key", "=", fact.key),))
-        inserts = [*decision.inserts, *decision.facts]
+        inserts = [*decision.inserts, *decision.facts, *decision.events]
         if inserts:
             tx.insert(inserts)
         changes = [*decision.changes, *decision.commands]
         if changes and tx.update(changes) != len(changes):
             raise Conflict
-        if decision.events:
-            tx.insert(decision.events)
-        return len(inserts) + len(changes) + len(decision.events)
+        return len(inserts) + len(changes)
 
     def keep_lease(self) -> None:
         """Renew the lease when a third of it has passed without a commit. Raises LeaseLost."""

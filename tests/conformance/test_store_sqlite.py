@@ -156,9 +156,9 @@ def test_a_lock_held_by_a_stranger(path: Path, clock: Any, opened: SqlStore) -> 
     stranger.execute("BEGIN IMMEDIATE")
     with (
         pytest.raises(StoreUnavailable, match="another program has locked it") as error,
-        impatient.transaction(),
+        impatient.transaction() as transaction,
     ):
-        pass
+        transaction.insert([Fact(key="x", value={})])
     one_line(error)
     assert impatient.count(Fact) == {(): 1}, "readers go on"
     stranger.execute("ROLLBACK")
