@@ -7,7 +7,7 @@ frontier has passed it, and as not there before the start of its process.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -79,20 +79,17 @@ def still_busy(s: Slice, edge: Edge, span: Span) -> list[Blocker]:
     return [_unfinished_job(s, edge, span, row) for row in s.busy_rows(span)]
 
 
-def all_unfinished(s: Slice, edge: Edge, span: Span) -> list[Blocker]:
+def all_unfinished(s: Slice, edge: Edge, span: Span) -> Iterator[Blocker]:
     """Everything of a span that is not finished, the oldest first; at most as much as one look shows."""
-    found = [_unfinished_job(s, edge, span, row) for row in islice(s.open_rows(span), LOOK)]
+    for row in islice(s.open_rows(span), LOOK):
+        yield _unfinished_job(s, edge, span, row)
     if not s.is_made(span):
-        found.append(_not_begun(s, edge, span))
-    return found
+        yield _not_begun(s, edge, span)
 
 
 def unfinished(s: Slice, edge: Edge, span: Span) -> Blocker | None:
     """The first thing of a span that is not finished, as a blocker; None if all of it is."""
-    first = s.first_open(span)
-    if first is not None:
-        return _unfinished_job(s, edge, span, first)
-    return None if s.is_made(span) else _not_begun(s, edge, span)
+    return next(all_unfinished(s, edge, span), None)
 
 
 def _code(edge: Edge) -> str:

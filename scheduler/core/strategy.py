@@ -1,8 +1,8 @@
 """How a managed process is governed: the three machines, as data, and the one rule book on them.
 
-`assess` answers, for one job and from the slice alone: what would be done with it now, or everything
-that is in the way. `decide` acts on the answer and `explain` shows it, so that an operator is never
-told a second opinion.
+`assess` answers, for one job and from the slice alone: what would be done with it now, or what is in the way.
+Who decides reads the rules to the first blocker, who explains reads them to the end: the same rules in the same
+order, so that an operator is never told a second opinion.
 
 | machine | while the period is open | when closed and all it stands on is finished |
 |---|---|---|
@@ -13,6 +13,7 @@ told a second opinion.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -26,7 +27,6 @@ from scheduler.core.inputs import (
     last_settled,
     skipped_dependency,
     still_busy,
-    unfinished,
 )
 from scheduler.core.job import Job
 from scheduler.core.process import Process
@@ -68,6 +68,25 @@ class Assessment:
     blockers: tuple[Blocker, ...] = ()
 
 
+class _Enough(Exception):
+    """The first thing in the way is found, and who decides needs no more: stops the rules. Never shown."""
+
+
+class _Way:
+    """What the rules found in the way: the first thing, which stops them, or everything."""
+
+    def __init__(self, everything: bool = False) -> None:
+        self.everything = everything
+        self.blockers: list[Blocker] = []
+
+    def block(self, blockers: Iterable[Blocker]) -> None:
+        """Name what is in the way, if there is any."""
+        for blocker in blockers:
+            self.blockers.append(blocker)
+            if not self.everything:
+                raise _Enough
+
+
 def closes_at(process: Process, end: datetime) -> datetime:
     """When a period that ends at `end` counts as closed."""
     return end + timedelta(seconds=process.lag_s)
@@ -95,56 +114,46 @@ def decides(process: Process, job: Job, uow: Uow) -> bool:
 
 
 def assess(s: Slice, job: Job, *, everything: bool = False) -> Assessment:
-    """What would be done with a job now. With `everything`, all blockers are named, not only the first."""
-    own: list[Blocker] = []
+    """What would be done with a job now, or the first blocker. With `everything`, all blockers are named."""
+    way = _Way(everything)
+    try:
+        found = _by_rules(s, job, way)
+    except _Enough:
+        found = Assessment()
+    return Assessment(blockers=tuple(way.blockers)) if way.blockers else found
+
+
+def _by_rules(s: Slice, job: Job, way: _Way) -> Assessment:
+    """All rules, in their order. What they return holds if nothing was in the way."""
     if job.stopping is not None:
-        own.append(_stopping(s, job))
-        if job.is_finished or not everything:
-            return Assessment(blockers=tuple(own))
+        way.block([_stopping(s, job)])
     if job.is_finished:
         return Assessment()
     process = s.process(job.process)
     if process is None:
-        return Assessment(blockers=(Blocker("retired", f"{job.process} is not registered any more"),))
+        way.block([Blocker("retired", f"{job.process} is not registered any more")])
+        return Assessment()
     if job.uow_open:
-        return _with_uow(s, job, process)
+        return _with_uow(s, job, process, way)
     if job.state == "in_progress" and process.machine == "discrete" and _is_over(s, job):
-        found = _by_machine(s, job, process, everything=False)
+        found = _unless_blocked(s, job, process)
         if found.act is not None and found.act not in DISPATCHES:
             return found
-    own += _own_blockers(s, job, process)
-    if everything:
-        return _everything(s, job, process, own)
-    return Assessment(blockers=(own[0],)) if own else _now(s, job, process)
-
-
-def _now(s: Slice, job: Job, process: Process) -> Assessment:
-    """What the machine would do, if readiness and places allow it."""
-    found = _by_machine(s, job, process, everything=False)
+    way.block(_own_blockers(s, job, process))
+    found = _by_machine(s, job, process, way)
     if found.act in DISPATCHES:
-        found = _readiness(s, job, process, found)
+        found = _readiness(s, job, process, found, way)
     if found.act in DISPATCHES:
-        place = _place(s, job, process)
-        if place:
-            return Assessment(blockers=tuple(place))
+        way.block(_place(s, job, process))
     return found
 
 
-def _everything(s: Slice, job: Job, process: Process, own: list[Blocker]) -> Assessment:
-    """As `assess`, with every blocker named: also what comes after the first has gone."""
-    found = _by_machine(s, job, process, everything=True)
-    ends = found.act is not None and found.act not in DISPATCHES
-    again = process.machine == "discrete" and job.state == "in_progress"  # may take its first run's outcome
-    if ends or (again and found.act is None):
-        return Assessment(blockers=(*own, *found.blockers)) if own or found.blockers else found
-    asked = _readiness(s, job, process, found if found.act else Assessment("dispatch"))
-    blockers = [*own, *found.blockers, *asked.blockers]
-    if asked.act == "check" and blockers:
-        blockers.append(_unasked(process))
-    elif asked.act is not None and asked.act not in DISPATCHES and not blockers:
-        return asked
-    blockers += _place(s, job, process) if blockers or asked.act in DISPATCHES else []
-    return Assessment(blockers=tuple(blockers)) if blockers else asked
+def _unless_blocked(s: Slice, job: Job, process: Process) -> Assessment:
+    """What the machine would do; nothing, if anything is in its way."""
+    try:
+        return _by_machine(s, job, process, _Way())
+    except _Enough:
+        return Assessment()
 
 
 def _place(s: Slice, job: Job, process: Process) -> list[Blocker]:
@@ -154,11 +163,6 @@ def _place(s: Slice, job: Job, process: Process) -> list[Blocker]:
         return []
     sentence = f"{limit} of {job.process} at a time, and {under_way} are under way"
     return [Blocker("place", sentence, process=job.process, unblock="one of them ends")]
-
-
-def _unasked(process: Process) -> Blocker:
-    predicate = process.readiness.predicate if process.readiness is not None else ""
-    return Blocker("readiness", f"{predicate} was not asked yet", unblock="it says yes")
 
 
 def _stopping(s: Slice, job: Job) -> Blocker:
@@ -175,11 +179,12 @@ def _stopping(s: Slice, job: Job) -> Blocker:
     )
 
 
-def _with_uow(s: Slice, job: Job, process: Process) -> Assessment:
+def _with_uow(s: Slice, job: Job, process: Process, way: _Way) -> Assessment:
     """A unit of work is unfinished: it is waited for; an invalid slice yields to the final run."""
     uow = s.uow(job.uow or "")
     if uow is None:
-        return Assessment(blockers=(Blocker("uow", f"{job.uow} is missing from the store", uow=job.uow),))
+        way.block([Blocker("uow", f"{job.uow} is missing from the store", uow=job.uow)])
+        return Assessment()
     if (
         uow.state == "invalid"
         and job.state == "in_progress"
@@ -187,7 +192,7 @@ def _with_uow(s: Slice, job: Job, process: Process) -> Assessment:
         and s.now >= closes_at(process, job.end)
         and not _own_blockers(s, job, process)
     ):
-        found = _by_machine(s, job, process, everything=False)
+        found = _unless_blocked(s, job, process)
         if found.act in ("dispatch_final", "skip"):
             return replace(found, replaces=uow.id)
     words = {
@@ -195,19 +200,17 @@ def _with_uow(s: Slice, job: Job, process: Process) -> Assessment:
         "in_progress": f"runs on {uow.owner}",
         "invalid": f"failed ({uow.error}) and waits for its retry",
     }
-    return Assessment(
-        blockers=(
-            Blocker(
-                "uow",
-                f"run {uow.run}, attempt {uow.attempt} {words.get(uow.state, 'ended, and is being decided')}",
-                job=job.id,
-                process=job.process,
-                uow=uow.id,
-                until=uow.retry_at if uow.state == "invalid" else None,
-                unblock={"invalid": "its retry, or retry now"}.get(uow.state, "it ends"),
-            ),
-        )
+    blocker = Blocker(
+        "uow",
+        f"run {uow.run}, attempt {uow.attempt} {words.get(uow.state, 'ended, and is being decided')}",
+        job=job.id,
+        process=job.process,
+        uow=uow.id,
+        until=uow.retry_at if uow.state == "invalid" else None,
+        unblock={"invalid": "its retry, or retry now"}.get(uow.state, "it ends"),
     )
+    way.block([blocker])
+    return Assessment()
 
 
 def _is_over(s: Slice, job: Job) -> bool:
@@ -240,7 +243,7 @@ def _own_blockers(s: Slice, job: Job, process: Process) -> list[Blocker]:
     return found
 
 
-def _by_machine(s: Slice, job: Job, process: Process, *, everything: bool) -> Assessment:
+def _by_machine(s: Slice, job: Job, process: Process, way: _Way) -> Assessment:
     """The machine's and the blocking type's rules, for a job without an unfinished unit of work."""
     spans = input_spans(s, job)
     if process.blocking == "dependencies":
@@ -250,51 +253,42 @@ def _by_machine(s: Slice, job: Job, process: Process, *, everything: bool) -> As
     if spans and not job.produced and all_children_skipped(s, spans):
         return Assessment("skip", "children", "all its children were skipped")
     if process.kind != "managed" or s.now >= closes_at(process, job.end):
-        return _closed_run(s, job, process, spans, everything=everything)
-    return _open_run(s, job, process, spans, everything=everything)
+        return _closed_run(s, job, process, spans, way)
+    return _open_run(s, job, process, spans, way)
 
 
-def _waits(
-    s: Slice, job: Job, spans: list[tuple[Edge, Span]], kinds: tuple[str, ...], everything: bool
-) -> list[Blocker]:
-    found: list[Blocker] = []
+def _waits(s: Slice, job: Job, spans: list[tuple[Edge, Span]], kinds: tuple[str, ...], way: _Way) -> bool:
+    """Whether it waits for inputs of these kinds."""
+    before = len(way.blockers)
     for edge, span in spans:
-        if edge.kind not in kinds:
-            continue
-        if everything:
-            found += all_unfinished(s, edge, span)
-        elif blocker := unfinished(s, edge, span):
-            return [blocker]
+        if edge.kind in kinds:
+            way.block(all_unfinished(s, edge, span))
     for edge, span in hidden_spans(s, job):
         if edge.kind in kinds:
-            found += still_busy(s, edge, span)
-    return found
+            way.block(still_busy(s, edge, span))
+    return len(way.blockers) > before
 
 
-def _open_run(
-    s: Slice, job: Job, process: Process, spans: list[tuple[Edge, Span]], *, everything: bool
-) -> Assessment:
+def _open_run(s: Slice, job: Job, process: Process, spans: list[tuple[Edge, Span]], way: _Way) -> Assessment:
     """While the period is open: nothing, or the next slice at the next tick."""
-    closing = closes_at(process, job.end)
     if process.machine not in SLICED or not is_by_event(process):
-        blockers = [
-            Blocker("not_closed", "its period is not closed yet", until=closing, unblock="time passes")
-        ]
-        if everything:
-            blockers += _trigger(s, job, process) + _waits(s, job, spans, ("child", "dependency"), True)
-        return Assessment(blockers=tuple(blockers))
+        closing = closes_at(process, job.end)
+        way.block(
+            [Blocker("not_closed", "its period is not closed yet", until=closing, unblock="time passes")]
+        )
+        way.block(_trigger(s, job, process))
+        _waits(s, job, spans, ("child", "dependency"), way)
+        return Assessment("dispatch")
     kinds = {"normal": (), "children": ("child", "dependency"), "dependencies": ("dependency",)}[
         process.blocking
     ]
-    blockers = []
     due = slice_due(process, job)
     if not job.more and (due is None or due > s.now):
-        blockers.append(
-            Blocker("trigger", "its next tick has not come", until=due, unblock="run it now, or wait")
+        way.block(
+            [Blocker("trigger", "its next tick has not come", until=due, unblock="run it now, or wait")]
         )
-    if everything or not blockers:
-        blockers += _waits(s, job, spans, kinds, everything)
-    return Assessment(blockers=tuple(blockers)) if blockers else Assessment("dispatch")
+    _waits(s, job, spans, kinds, way)
+    return Assessment("dispatch")
 
 
 def _trigger(s: Slice, job: Job, process: Process) -> list[Blocker]:
@@ -309,26 +303,23 @@ def _trigger(s: Slice, job: Job, process: Process) -> list[Blocker]:
 
 
 def _closed_run(
-    s: Slice, job: Job, process: Process, spans: list[tuple[Edge, Span]], *, everything: bool
+    s: Slice, job: Job, process: Process, spans: list[tuple[Edge, Span]], way: _Way
 ) -> Assessment:
     """When the period is closed: one unit of work that decides, once all it stands on is finished."""
-    blockers: list[Blocker] = _trigger(s, job, process)
-    if blockers and not everything:
-        return Assessment(blockers=tuple(blockers))
+    way.block(_trigger(s, job, process))
     early = (
         process.machine == "discrete"
         and process.blocking == "normal"
         and job.state == "embryo"
         and not job.generation
     )
-    if not early:
-        blockers += _waits(s, job, spans, ("child", "dependency"), everything)
-    if blockers:
-        return Assessment(blockers=tuple(blockers))
+    waits = not early and _waits(s, job, spans, ("child", "dependency"), way)
     if process.machine in SLICED:
         return Assessment("dispatch_final")
     if job.state == "embryo":
         return Assessment("dispatch")
+    if waits:  # whether it takes its first run's outcome is known when they are finished
+        return Assessment()
     return _discrete_again(s, job, process, spans)
 
 
@@ -364,17 +355,17 @@ def uow_reason(uow: Uow, process: Process | None) -> str:
     return why or ("timed_out" if uow.timed_out else "failed")
 
 
-def _readiness(s: Slice, job: Job, process: Process, found: Assessment) -> Assessment:
+def _readiness(s: Slice, job: Job, process: Process, found: Assessment, way: _Way) -> Assessment:
     """Ask the predicate before the first unit of work; its last answer is a stored fact."""
     rule = process.readiness
     if rule is None or job.ready == "yes":
         return found
-    if job.ready is None:
-        return Assessment("check")
-    since = job.ready_at or s.real
     if job.ready == "asked":
-        blocker = Blocker("readiness", f"{rule.predicate} is being asked", unblock="a worker answers")
-        return Assessment(blockers=(blocker,))
+        way.block([Blocker("readiness", f"{rule.predicate} is being asked", unblock="a worker answers")])
+        return found
+    if job.ready is None:
+        return _ask(rule.predicate, found, way)
+    since = job.ready_at or s.real
     first = job.ready_since or since
     if rule.wait_timeout_s is not None and s.real >= first + timedelta(seconds=rule.wait_timeout_s):
         return Assessment(
@@ -382,7 +373,15 @@ def _readiness(s: Slice, job: Job, process: Process, found: Assessment) -> Asses
         )
     again = since + timedelta(seconds=rule.every_s)
     if s.real >= again:
-        return Assessment("check")
+        return _ask(rule.predicate, found, way)
     said = f" ({job.ready_detail})" if job.ready_detail else ""
-    blocker = Blocker("readiness", f"{rule.predicate} says no{said}", until=again, unblock="it says yes")
-    return Assessment(blockers=(blocker,))
+    way.block([Blocker("readiness", f"{rule.predicate} says no{said}", until=again, unblock="it says yes")])
+    return found
+
+
+def _ask(predicate: str, found: Assessment, way: _Way) -> Assessment:
+    """It is asked once nothing else is in the way."""
+    if not way.blockers:
+        return Assessment("check")
+    way.block([Blocker("readiness", f"{predicate} was not asked yet", unblock="it says yes")])
+    return found

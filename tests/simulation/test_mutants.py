@@ -59,7 +59,7 @@ MUTANTS = {
         db.sql.SqlStore.renew, "if not transaction.update(", "if not ([1] or "
     ),
     "parents do not wait": Mutant(
-        inputs.unfinished, "first = s.first_open(span)", "return None; first = None"
+        inputs.all_unfinished, "for row in islice", "return\n    for row in islice"
     ),
     "the frontier is not looked at": Mutant(
         Slice.is_made, "row = self.known", "return True; row = self.known"
@@ -92,7 +92,7 @@ MUTANTS = {
         attempt._ended, "if job.uow != uow.id or not job.uow_open:", "if not job.uow_open:"
     ),
     "a worker that still stops is not waited for": Mutant(
-        strategy.assess, "if job.stopping is not None:", "if False:"
+        strategy._by_rules, "if job.stopping is not None:", "if False:"
     ),
     "retries without end": Mutant(retry.reason_to_give_up, "uow.failures > policy.max_retries", "False"),
     "lost without end": Mutant(retry.reason_to_give_up, "uow.losses > policy.max_lost", "False"),
@@ -168,7 +168,7 @@ HINTS = {
 
 
 # rules that concern one combination: played where every process is governed so
-EARLY = {"machine": "discrete", "blocking": "normal"}
+EARLY: dict[str, Any] = {"machine": "discrete", "blocking": "normal"}
 THEMES = {
     "an early run decides over newer inputs": EARLY,
     "a reopened job does not wait for its inputs": EARLY,

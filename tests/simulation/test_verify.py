@@ -85,10 +85,10 @@ BROKEN = {
         'expect={"state": IN_PROGRESS}',
     ),
     "a worker that stops is not waited for": BrokenCore(
-        2, strategy.assess, "if job.stopping is not None:", "if False:"
+        2, strategy._by_rules, "if job.stopping is not None:", "if False:"
     ),
     "parents do not wait": BrokenCore(
-        3, inputs.unfinished, "first = s.first_open(span)", "return None; first = None"
+        3, inputs.all_unfinished, "for row in islice", "return\n    for row in islice"
     ),
     "a lost message is never sent again": BrokenCore(
         4, attempt._waiting, "if uow.due_at is None or uow.due_at <= s.real:", "if False:"
@@ -111,8 +111,8 @@ BROKEN = {
         "report.writes = self._apply(decision)",
         "self._send(decision.messages); report.writes = self._apply(decision)",
     ),
-    "explain does not name children": BrokenCore(
-        10, strategy._waits, "found += all_unfinished(s, edge, span)", "pass"
+    "explain names nothing that is in the way": BrokenCore(
+        10, strategy.assess, "if way.blockers else found", "if not everything else found"
     ),
     "the plan does not show what it cancels": BrokenCore(
         11, plan._skip, '"skip and cancel" if job.uow_open else "skip"', '"skip"'
@@ -168,7 +168,7 @@ def test_guards_are_enumerated_from_the_source() -> None:
         "firing.py:fire",
         "retry.py:",
         "plan.py:",
-        "strategy.py:assess",
+        "strategy.py:_by_rules",
         "UOW_TABLE: cell: accept_of",
     ):
         assert any(part in name for name in names), part
