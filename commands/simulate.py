@@ -2,7 +2,8 @@
 
 Without a context: every seed draws a context, faults, operators and clocks, and checks all invariants. A seed that
 fails is printed with its story and plays again with `--seed`. With `--from` and `--to`: a rehearsal of the
-context in force with virtual workers, without faults but `--fail`.
+context in force with virtual workers, without faults but `--fail`. With `--years`: a pyramid from hours to years for so
+long, with everything looked at once a simulated day. With `--failovers`: the leader is struck so many times in a row.
 """
 
 from __future__ import annotations
@@ -43,6 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--broker", metavar="URL", help="play over this broker, one seed after another, its queues emptied"
     )
+    parser.add_argument(
+        "--years",
+        type=float,
+        metavar="N",
+        help="play hours, days, months and years for so long, from --from on",
+    )
+    parser.add_argument("--failovers", type=int, metavar="N", help="force so many fail-overs in a row")
     parser.add_argument("--context", metavar="F", help="rehearse this context file or folder")
     parser.add_argument("--from", dest="begin", metavar="DATE", help="rehearse from here, such as 2026-01-01")
     parser.add_argument("--to", dest="end", metavar="DATE", help="… to here (UTC)")
@@ -57,6 +65,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exit code 0: nothing was broken; 1: an invariant was."""
+    if args.years is not None:
+        return _years(args)
+    if args.failovers is not None:
+        return _fail_over(args)
     if args.begin or args.end or args.context:
         return _rehearse(args)
     seeds = [args.seed] if args.seed is not None else list(range(args.first, args.first + max(1, args.seeds)))
@@ -72,10 +84,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _play(seeds: list[int], jobs: int, store: str | None, broker: str | None) -> Iterator[Result]:
     from simulation.run import run_seed
+    from simulation.world import IN_MEMORY, MEMORY
 
     if store is not None or broker is not None:
-        given = {name: url for name, url in (("store", store), ("broker", broker)) if url is not None}
-        yield from (run_seed(seed, **given) for seed in seeds)
+        yield from (run_seed(seed, store or MEMORY, broker or IN_MEMORY) for seed in seeds)
         return
     if len(seeds) == 1 or jobs < 2:
         yield from map(run_seed, seeds)
@@ -110,6 +122,64 @@ def _sum_up(results: list[Result], as_json: bool) -> int:
         print(", ".join(f"{number:,} {what}" for what, number in sorted(total.items())))
         print(f"{len(results)} seeds, {len(broken)} broken" + "".join(f" {r.seed}" for r in broken))
     return EXIT_BROKEN if broken else 0
+
+
+# -- years, and fail-overs ------------------------------------------------------------------------
+
+
+def _years(args: argparse.Namespace) -> int:
+    from simulation.years import Years
+
+    days = round(args.years * 365.25)
+    if not 1 <= days <= 36525 or args.end or args.context:
+        raise InvalidRequest(f"--years {args.years:g}: expected 0.003 to 100, and neither --to nor --context")
+    begin = _instant("--from", args.begin or "2010-01-01")
+    with _bar(not args.json, days) as advance:
+        found = Years(begin, days, args.seed or 0).play_all(lambda day: advance(1))
+    if args.json:
+        print(json.dumps(found.as_json(), indent=2))
+        return EXIT_BROKEN if found.broken else 0
+    print(
+        f"{found.begin:%Y-%m-%d} to {found.end:%Y-%m-%d}: {found.jobs:,} jobs, {found.uows:,} units of work,"
+        f" {found.events:,} events, hash {found.digest}"
+    )
+    print(f"everything was looked at {found.looks:,} times, {found.rows:,} rows compared")
+    print(", ".join(f"{number:,} {what}" for what, number in sorted(found.counts.items())))
+    print(f"{found.seconds:.0f} s, {found.cpu_s:.0f} s of them on the processor", end="")
+    print(f", {1000 * found.seconds / max(1, found.jobs):.1f} ms a job")
+    return _verdict(found.broken, found.story)
+
+
+def _fail_over(args: argparse.Namespace) -> int:
+    from simulation.failovers import fail_over
+
+    if not 1 <= args.failovers <= 100_000:
+        raise InvalidRequest(f"--failovers {args.failovers}: expected 1 to 100000")
+    with _bar(not args.json, args.failovers) as advance:
+        found = fail_over(args.failovers, args.seed or 0, lambda n: advance(1))
+    if args.json:
+        print(json.dumps(found.as_json(), indent=2))
+        return 0 if found.ok else EXIT_BROKEN
+    print(
+        f"{found.done} fail-overs in {found.hours:.0f} simulated hours: {found.deaths} deaths, {found.freezes} freezes;"
+        f" the next one led after {found.slowest_s:.1f} s at most (lease {found.lease_s:g} s, look {found.look_s:g} s)"
+    )
+    print(f"{found.jobs} jobs, {found.executions} executions, {found.ticks} ticks", end=": ")
+    print(f"{len(found.missed)} missed, {len(found.doubled)} doubled")
+    wrong = [*(f"missed: {what}" for what in found.missed), *(f"doubled: {what}" for what in found.doubled)]
+    return _verdict(
+        found.broken or (None if found.ok else "; ".join(wrong) or "a fail-over came too late"), found.story
+    )
+
+
+def _verdict(broken: str | None, story: list[str]) -> int:
+    if broken is None:
+        print("no invariant is broken")
+        return 0
+    print(broken)
+    for line in story:
+        print(f"    {line}")
+    return EXIT_BROKEN
 
 
 # -- a rehearsal ----------------------------------------------------------------------------------

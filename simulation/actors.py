@@ -10,6 +10,7 @@ from scheduler.core.errors import LeaseLost, StoreUnavailable
 from scheduler.core.ports import REPORT_QUEUE, control_queue
 from scheduler.daemon import Daemon
 from scheduler.engine import Engine
+from scheduler.retention import Policy, prune
 from simulation.executor import VirtualExecutor
 from simulation.faults import Crash, Faulty, FaultyBroker, FaultyStore
 from simulation.model import Broken
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from simulation.world import World
 
 FOREVER = 10**9
-MOST_STEPS = 40_000  # a run takes some thousand; a loop that spins takes any number
+MOST_STEPS = 40_000  # a day; a run takes some thousand, a loop that spins takes any number
 
 
 class Actor:
@@ -30,7 +31,7 @@ class Actor:
     def __init__(self, world: World, name: str) -> None:
         self.world, self.name = world, name
         self.rng = Random(f"{world.seed}/{name}")
-        self.lives = self.steps = 0
+        self.lives = self.steps = self.day = 0
         self.alive = self.busy = False
         self.paused_until = -1.0
         self.faulty = Faulty(world, self.kind, self.rng)
@@ -80,10 +81,12 @@ class Actor:
         if ticket != self._ticket or not self.alive:
             return
         self._appointed = FOREVER
+        now = self.world.clock.monotonic()
         self.steps += 1
+        if self.day != now // 86400:
+            self.day, self.steps = int(now // 86400), 0
         if self.steps > MOST_STEPS:
             raise Broken(4, f"{self.name} steps without end and gets nowhere")
-        now = self.world.clock.monotonic()
         if self.busy:  # frozen within a step: the world runs inside it
             self._missed = True
             return
@@ -167,6 +170,21 @@ class SchedulerActor(Actor):
         except StoreUnavailable:
             return 5.0
 
+    def keep_house(self, policy: Policy) -> None:
+        """What the daemon does in its idle rounds: passes of retention, as the leader."""
+        if self.alive and not self.busy and self.engine.lease is not None:
+            self.guarded(lambda: self._prune(policy))
+
+    def _prune(self, policy: Policy) -> None:
+        engine = self.engine
+        try:
+            while prune(engine.store, engine.lease, engine.clock, policy).more:
+                pass
+        except LeaseLost:
+            engine.lease = None
+        except StoreUnavailable:
+            engine.outage()
+
     def hears(self, queue: str) -> bool:
         """As `Actor.hears`."""
         return queue == REPORT_QUEUE and self.alive and self.engine.lease is not None
@@ -235,7 +253,9 @@ class WorkerActor(Actor):
             return 5.0
         now = self.world.clock.monotonic()
         limits = [e.times_out - now for e in self.runner._executions.running() if e.times_out is not None]
-        return max(0.01, min(20.0 if self.runner._drain else 900.0, self.executor.next_s(), *limits))
+        return max(
+            0.01, min(20.0 if self.runner._drain else self.world.idle_s, self.executor.next_s(), *limits)
+        )
 
     def bury(self) -> None:
         """As `Actor.bury`: executions die with their worker."""

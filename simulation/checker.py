@@ -6,7 +6,7 @@ events say, and for what no event tells (cursors, how many units of work are unf
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,10 @@ class Checker(CascadeRules):
         self.model = Model()
         self.frontiers: dict[str, datetime | None] = {}  # as the last commit left them; no event tells
         self._begin_commit()
+
+    def at_hand(self) -> Iterable[JobView]:
+        """The jobs that people and late data are about."""
+        return self.model.jobs.values()
 
     def _begin_commit(self) -> None:
         self.before: dict[str, str] = {}  # job -> its state before this commit, for those that changed

@@ -56,11 +56,26 @@ class Odds:
 
 @dataclass(slots=True)
 class Script:
-    """Crash at the n-th point where an actor of this kind can: for trying every one of them."""
+    """Crash at the n-th point where an actor of this kind can: for trying every one of them.
+
+    With `freeze_s`: stand still for so long, at the n-th point where it can.
+    """
 
     kind: str
     at: int
+    freeze_s: float = 0.0
     seen: int = 0
+    hit_at: float | None = None  # monotonic
+
+    def hits(self, faulty: Faulty, freezes: bool) -> bool:
+        """Count a point; whether this is the one."""
+        if self.kind != faulty.kind or freezes != (self.freeze_s > 0) or self.hit_at is not None:
+            return False
+        self.seen += 1
+        if self.seen != self.at:
+            return False
+        self.hit_at = faulty.world.clock.monotonic()
+        return True
 
 
 class Faulty:
@@ -77,17 +92,17 @@ class Faulty:
         if self.dead:
             raise Crash(what)
         script = self.world.script
-        if script is not None and script.kind == self.kind:
-            script.seen += 1
-            if script.seen == script.at:
-                raise Crash(what)
+        if script is not None and script.hits(self, freezes=False):
+            raise Crash(what)
         odds = self.world.odds
         if odds.crash and self.rng.random() < odds.crash:
             raise Crash(what)
 
     def freeze_point(self) -> None:
         """Here the process may stand still while others go on."""
-        odds = self.world.odds
+        odds, script = self.world.odds, self.world.script
+        if script is not None and script.hits(self, freezes=True):
+            self.world.freeze(self, script.freeze_s)
         if not odds.freeze:
             return
         draw = self.rng.random()

@@ -146,7 +146,7 @@ class Operator:
         assert checker is not None
         jobs = [
             j
-            for j in checker.model.jobs.values()
+            for j in checker.at_hand()
             if self.world.context.processes[j.process].kind == "managed" or verb in ("kill", "retry", "hold")
         ]
         if verb in ("kill", "retry"):

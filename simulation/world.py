@@ -72,6 +72,7 @@ class World:
         self.odds, self.habits, self.sink = Odds(), Habits(), Sink()
         self.script: Script | None = None
         self.lease_s = 900.0  # of workers
+        self.idle_s = 900.0  # until a worker that nobody wakes looks by itself
         self.cascade_max = CASCADE_MAX
         self.store_away = self.broker_away = False
         self.jumps = 0
@@ -207,7 +208,7 @@ class World:
         """Some job that data may come late for."""
         if self.checker is None or not self.checker.model.jobs:
             return None
-        ids = [id_ for id_, job in self.checker.model.jobs.items() if job.process in self.timetable.processes]
+        ids = [job.id for job in self.checker.at_hand() if job.process in self.timetable.processes]
         managed = [id_ for id_ in ids if self.timetable.processes[id_.partition("@")[0]].kind == "managed"]
         return rng.choice(managed) if managed else None
 

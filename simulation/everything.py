@@ -1,0 +1,202 @@
+"""Everything that is stored, compared once a simulated day with everything that the events told.
+
+The checker follows each commit and looks at what that commit touched. Here the rest is looked at: a row that nobody
+should have touched. Every row of every job, every unit of work that is kept, the processes and the holds are read and
+compared, however old they are. What is about two jobs (a result and its inputs) is looked at again if either of them
+changed since yesterday; as no stored row differs from what the events told, it holds for the others as it did.
+
+What retention takes is no gap: it may take the units of work of a job that ended before its age, and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from scheduler.core.event import Event
+from scheduler.core.job import Job
+from scheduler.core.ports import Where
+from scheduler.core.records import Hold, ProcessRow
+from scheduler.core.uow import Uow
+from simulation.almanac import Period
+from simulation.checker import Checker
+from simulation.model import FINISHED, UOW_FINISHED, Broken, JobView
+from simulation.rest import check_newest, check_reason, check_sink
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+Row = tuple[str, str, int, int, str | None]  # id, state, run, version, reason
+JOB = ("id", "state", "run", "version", "reason")
+UOW = ("id", "state", "attempt", "copied", "history_n")
+IN_TIME = timedelta(days=2)  # a job that has been due for so long and has nothing in its way is late for good
+
+
+class Everything(Checker):
+    """A checker that can look at everything, for a history that is too long to keep whole."""
+
+    def __init__(self, world: World, keep: timedelta) -> None:
+        super().__init__(world)
+        self.keep = keep  # units of work of jobs that ended may be gone after this
+        self.changed: dict[str, None] = {}  # jobs of which an event told since the last look
+        self.unfinished: dict[str, None] = {}
+        self.recent: list[str] = []  # jobs that were made within `keep`, oldest first
+        self.looks = self.rows_looked_at = self.requests = 0
+        self.digest = hashlib.sha256()  # of the whole history
+        self._active: Counter[str] = Counter()  # unfinished units of work of each process
+        self._ids: list[str] = []  # in the order of ids
+        self._told: list[Row] = []  # the same
+        self._sealed: list[str] = []  # jobs whose output may be forgotten, oldest first
+        self._seen: dict[str, datetime] = {}  # up to where the periods of a process were found to be there
+
+    def at_hand(self) -> Iterable[JobView]:
+        """Hours and days, say, of the last weeks: a skip of a year would be one of nine thousand jobs."""
+        jobs = (self.model.jobs[id_] for id_ in self.recent)
+        return (job for job in jobs if job.period.end - job.period.start <= timedelta(days=1))
+
+    def _made(self, process: str, label: str, event: Event) -> JobView:
+        found = super()._made(process, label, event)
+        self.changed[found.id] = None
+        self.recent.append(found.id)
+        return found
+
+    def _event(self, event: Event) -> None:
+        super()._event(event)
+        self.requests += event.kind == "uow.request"
+        told = (event.seq, event.kind, event.process, event.timeperiod, event.uow, event.actor, event.at)
+        self.digest.update(repr(told).encode())
+        if event.timeperiod is not None:
+            self.changed[f"{event.process}@{event.timeperiod}"] = None
+
+    # -- the look ---------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Compare all there is. Raises Broken."""
+        self.looks += 1
+        for id_ in self.changed:
+            self._note(self.model.jobs[id_])
+        self._jobs()
+        self._uows()
+        self._processes()
+        self._periods()
+        concerned = dict(self.changed)
+        for id_ in self.changed:
+            for _, rows in self.related(self.model.jobs[id_], up=True):
+                concerned.update((other, None) for other, row in rows if row is not None)
+        for id_ in concerned:
+            self._job(self.model.jobs[id_])
+        late = self.world.clock.business() - IN_TIME
+        for id_ in self.unfinished:
+            job = self.model.jobs[id_]
+            if job.period.end < late and (job.settled_at is None or job.settled_at < late):
+                self._overdue(job)
+        self.changed = {}
+        self._forget()
+
+    def _note(self, job: JobView) -> None:
+        told = (job.id, job.state, job.run, job.version, job.reason if job.state in FINISHED else None)
+        at = bisect_left(self._ids, job.id)
+        if at < len(self._ids) and self._ids[at] == job.id:
+            self._told[at] = told
+        else:
+            self._ids.insert(at, job.id)
+            self._told.insert(at, told)
+        if job.finished:
+            self.unfinished.pop(job.id, None)
+        else:
+            self.unfinished[job.id] = None
+
+    def _jobs(self) -> None:
+        stored = self.store.select(Job, JOB, (), ("id",))
+        self.rows_looked_at += len(stored)
+        finished = [row if row[1] in FINISHED or row[4] is None else (*row[:4], None) for row in stored]
+        if finished != self._told:
+            raise Broken(8, _difference("job", finished, self._told))
+        is_open = {row[0] for row in self.store.select(Job, ("id",), (Where("open", "=", True),))}
+        if is_open != self.unfinished.keys():
+            wrong = sorted(is_open ^ self.unfinished.keys())
+            raise Broken(8, f"stored as open and told as finished, or the other way: {wrong[:5]}", *wrong[:5])
+
+    def _uows(self) -> None:
+        told = self.model.uows
+        stored = self.store.select(Uow, UOW, (), ("id",))
+        self.rows_looked_at += len(stored)
+        for id_, state, attempt, copied, lines in stored:
+            view = told.get(id_)
+            if view is None or copied != view.lines:
+                known = "no event tells of it" if view is None else f"{view.lines} lines are events"
+                raise Broken(8, f"{id_} is stored with {copied} of {lines} lines marked, {known}")
+            if lines == copied and (state, attempt) != (view.state, view.attempt):
+                raise Broken(8, f"{id_} is stored as {state}, its events give {view.state}", view.job)
+        self._active = Counter(
+            told[row[0]].job.partition("@")[0] for row in stored if row[1] not in UOW_FINISHED
+        )
+        before = self.world.clock.real() - self.keep
+        for id_ in told.keys() - {row[0] for row in stored}:
+            job = self.model.jobs[told[id_].job]
+            is_old = job.finished and job.settled_at is not None and job.settled_at < before
+            if not is_old or told[id_].state not in UOW_FINISHED:
+                raise Broken(8, f"{id_} is gone, and {job.id} is {job.state} since {job.settled_at}", job.id)
+            del told[id_]
+
+    def _processes(self) -> None:
+        rows = self.store.select(ProcessRow, ("name", "state"))
+        if dict(rows) != self.model.processes:
+            raise Broken(8, f"processes are stored as {dict(rows)}, told are {self.model.processes}")
+        held = {row[0] for row in self.store.select(Hold, ("scope",))}
+        if held != self.model.holds.keys():
+            raise Broken(8, f"holds are stored on {sorted(held)}, told are {sorted(self.model.holds)}")
+
+    def _periods(self) -> None:
+        """Every period that began an hour ago has a row; none that was there goes, so each is asked for once."""
+        upto = self.world.clock.business() - timedelta(hours=1)
+        for name in self.almanac.managed:
+            since = self._seen.get(name, self.almanac.start[name])
+            for period in self.almanac.between(name, since, upto):
+                self._has_row(name, period)
+                self._seen[name] = period.end if period.end <= upto else period.start
+
+    def _has_row(self, name: str, period: Period) -> None:
+        if f"{name}@{period.label}" not in self.model.jobs:
+            raise Broken(4, f"{name} {period.label} began at {period.start} and has no row")
+
+    def _job(self, job: JobView) -> None:
+        if not any(row is None or not row.finished for _, rows in self.related(job) for _, row in rows):
+            check_newest(self, job)
+        if job.uow in self.model.uows and job.finished:
+            check_sink(self, job)
+            self._sealed.append(job.id)
+
+    def _overdue(self, job: JobView) -> None:
+        """It is due for long: there must be a reason that it is not finished."""
+        process = self.world.context.processes[job.process]
+        limit = self.model.max_active.get(job.process, process.max_active)
+        uow = self.model.uows.get(job.uow or "")
+        is_under_way = uow is not None and uow.state not in UOW_FINISHED
+        if not is_under_way and self._active[job.process] < limit:  # or it catches up, and waits for a place
+            check_reason(self, job)
+
+    def _forget(self) -> None:
+        """What the virtual world remembers of jobs that ended long ago, and were looked at."""
+        before = self.world.clock.real() - self.keep
+        for n, id_ in enumerate(self._sealed):
+            job = self.model.jobs[id_]
+            if job.settled_at is None or job.settled_at >= before:
+                self._sealed = self._sealed[n:]
+                break
+            self.world.sink.rows.pop(id_, None)
+            self.world.live.pop(id_, None)
+        while self.recent and self.model.jobs[self.recent[0]].period.start < before:
+            del self.recent[0]
+
+
+def _difference(what: str, stored: Sequence[Row], told: Sequence[Row]) -> str:
+    theirs, ours = {row[0]: row for row in stored}, {row[0]: row for row in told}
+    for id_ in sorted(theirs.keys() | ours.keys()):
+        if theirs.get(id_) != ours.get(id_):
+            return f"{what} {id_} is stored as {theirs.get(id_)}, its events give {ours.get(id_)}"
+    raise AssertionError("they are equal")
