@@ -120,7 +120,8 @@ class Box:
     def _is_ready(self) -> bool:
         row = self.store.get(ProcessRow, NAME)
         is_made = row is not None and row.frontier is not None and row.frontier >= self.until
-        return is_made and all((self.folder / f"{name}.ready").exists() for name in WORKERS)
+        are_up = is_made and all((self.folder / f"{name}.ready").exists() for name in WORKERS)
+        return are_up and all(child.status() == psutil.STATUS_SLEEPING for child in self._children())
 
     def _wait(self, condition: Callable[[], bool], what: str) -> None:
         ends = time.monotonic() + PATIENCE_S
@@ -149,8 +150,13 @@ class Box:
         for name, part in self.parts.items():
             process = psutil.Process(part.pid)
             spent["scheduler" if name == "scheduler" else "workers"] += _seconds(process)
-            spent["children"] += sum(_seconds(child) for child in process.children(recursive=True))
+        spent["children"] = sum(_seconds(child) for child in self._children())
         return spent
+
+    def _children(self) -> list[psutil.Process]:
+        """What the parts have started."""
+        parts = [psutil.Process(part.pid) for part in self.parts.values()]
+        return [child for part in parts for child in part.children(recursive=True)]
 
     def _stop(self) -> None:
         for part in self.parts.values():

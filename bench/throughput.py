@@ -15,7 +15,7 @@ from typing import Any
 from bench import floor
 from bench.box import SLOTS, Box, Plan
 
-JOBS, ROUNDS = 5000, 3
+JOBS, ROUNDS = 20_000, 3  # the periods of a year of hours, and more
 
 
 def measure(

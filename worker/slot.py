@@ -25,8 +25,8 @@ from worker.executor import LateData, LogText, Note, Outcome, ProgressNote, Verb
 from worker.wire import Inflow, Reply, send
 
 ROOT = str(Path(__file__).resolve().parent.parent)
-BOOT = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from worker.child import main;"
+BOOT = (  # `synergy` is what every worker's module imports: before there is work, not during the first
+    "import sys; sys.path.insert(0, sys.argv[1]); import synergy; from worker.child import main;"
     "main(*map(int, sys.argv[2:6]), sys.argv[6] or None)"
 )
 STOP_GRACE_S = 0.5  # between the word and the kill
