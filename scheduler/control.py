@@ -15,10 +15,12 @@ from typing import Any
 from scheduler.core.command import COMMAND_VERBS, PENDING, RUNNING, Command
 from scheduler.core.errors import InvalidRequest, NotFound
 from scheduler.core.explain import Explanation, explain
+from scheduler.core.facts import Absent
+from scheduler.core.known import Known
 from scheduler.core.plan import Effect, plan_reprocess, plan_skip
 from scheduler.core.ports import REPORT_QUEUE, Broker, Clock, Store
 from scheduler.core.records import Hold, ProcessRow
-from scheduler.core.slice import Absent, Known, Slice
+from scheduler.core.slice import Slice
 from scheduler.core.timetable import Timetable
 from scheduler.gather import Gatherer
 

@@ -30,7 +30,9 @@ from scheduler.core.errors import (
     StoreUnavailable,
 )
 from scheduler.core.event import Event
+from scheduler.core.facts import LOOK, Absent
 from scheduler.core.holds import lifted
+from scheduler.core.known import Known
 from scheduler.core.ports import (
     Broker,
     Change,
@@ -42,7 +44,7 @@ from scheduler.core.ports import (
 )
 from scheduler.core.records import Fact, Hold, Lease, ProcessRow
 from scheduler.core.registry import TRIGGERS, reconcile
-from scheduler.core.slice import LOOK, SOURCE, Absent, Decision, Item, Known, Slice
+from scheduler.core.slice import SOURCE, Decision, Item, Slice
 from scheduler.core.timetable import Timetable
 from scheduler.core.uow import Uow
 from scheduler.core.wait import thaw

@@ -8,10 +8,11 @@ from itertools import islice
 from typing import Any
 
 from scheduler.core.command import Command
+from scheduler.core.facts import LOOK, OpenRow
 from scheduler.core.inputs import dependant_span
 from scheduler.core.job import Job, job_id
 from scheduler.core.ports import Store, Where
-from scheduler.core.slice import LOOK, Item, OpenRow, Slice
+from scheduler.core.slice import Item, Slice
 from scheduler.core.timetable import Span
 from scheduler.core.uow import Uow, job_of
 

@@ -11,11 +11,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from scheduler.core.event import Event, history_entries
+from scheduler.core.facts import Absent
 from scheduler.core.job import Job
 from scheduler.core.plan import Effect
 from scheduler.core.process import Process
 from scheduler.core.records import ProcessRow
-from scheduler.core.slice import Absent, Slice
+from scheduler.core.slice import Slice
 from scheduler.core.strategy import assess
 from scheduler.core.uow import Uow, job_of, uow_id
 from simulation.model import FINISHED, JOB_MOVES, PEOPLE, UOW_FINISHED, UOW_MOVES, Broken

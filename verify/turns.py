@@ -13,11 +13,13 @@ from scheduler.core.command import Command
 from scheduler.core.due import due_items
 from scheduler.core.errors import InvalidTransition, SchedulerError
 from scheduler.core.evolve import evolve
+from scheduler.core.facts import Absent
 from scheduler.core.job import Job
+from scheduler.core.known import Known
 from scheduler.core.plan import Effect, plan_reprocess, plan_skip
 from scheduler.core.ports import Change
 from scheduler.core.records import Lease, ProcessRow
-from scheduler.core.slice import Absent, Item, Known
+from scheduler.core.slice import Item
 from scheduler.core.uow import Uow
 from scheduler.engine import LEADER, Engine
 from simulation.model import Broken

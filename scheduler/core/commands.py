@@ -15,6 +15,7 @@ from typing import Any
 
 from scheduler.core.command import DONE, EXPIRED, PENDING, REFUSED, Command
 from scheduler.core.errors import InvalidRequest, InvalidTransition, Refused, SchedulerError
+from scheduler.core.facts import Absent
 from scheduler.core.holds import hold, instant, release
 from scheduler.core.job_commands import kill, mark_done, reprocess, retry, run_now, skip
 from scheduler.core.late import drop_late, late_data, narrow_late, postpone
@@ -22,7 +23,7 @@ from scheduler.core.ports import Change
 from scheduler.core.process_commands import override, process_verb, reset, submit
 from scheduler.core.records import Fact
 from scheduler.core.rule import Result
-from scheduler.core.slice import Absent, Item, Slice
+from scheduler.core.slice import Item, Slice
 
 JOBS_TOLD = 100  # in the event of a command
 RATE_MAX = 1_000_000  # of the business clock; as scheduler.clock has it

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
+from scheduler.core.facts import LOOK
 from scheduler.core.job import job_id
+from scheduler.core.known import Known
 from scheduler.core.process import Process
-from scheduler.core.slice import LOOK, Item, Known
+from scheduler.core.slice import Item
 from scheduler.core.strategy import SLICED, is_by_event
 from scheduler.core.timeperiod import Timeperiod, following, timeperiod_at
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from scheduler.core.errors import NotFound
+from scheduler.core.facts import LOOK
 from scheduler.core.inputs import Blocker
 from scheduler.core.job import Job
-from scheduler.core.slice import LOOK, Slice
+from scheduler.core.slice import Slice
 from scheduler.core.strategy import assess
 
 DEPTH_MAX = 50

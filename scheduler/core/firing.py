@@ -8,9 +8,10 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
+from scheduler.core.facts import Absent
 from scheduler.core.job import Job, job_id
 from scheduler.core.process import Process
-from scheduler.core.slice import Absent, Item, Slice
+from scheduler.core.slice import Item, Slice
 from scheduler.core.timeperiod import Qualifier, timeperiod_at
 from scheduler.core.timetable import Span
 

@@ -13,8 +13,9 @@ from datetime import datetime
 from functools import lru_cache
 from itertools import islice
 
+from scheduler.core.facts import LOOK, Absent, OpenRow
 from scheduler.core.job import Job, job_id
-from scheduler.core.slice import LOOK, Absent, OpenRow, Slice
+from scheduler.core.slice import Slice
 from scheduler.core.timeperiod import spoken
 from scheduler.core.timetable import Edge, Span, Timetable
 

@@ -11,12 +11,13 @@ from scheduler.core.act import act, cancel_uow, reopen, settle
 from scheduler.core.attempt import retry as retry_now
 from scheduler.core.command import Command
 from scheduler.core.errors import InvalidRequest, InvalidTransition, NotFound, Refused
+from scheduler.core.facts import Absent
 from scheduler.core.firing import submit
 from scheduler.core.inputs import gather_above
 from scheduler.core.job import Job
 from scheduler.core.plan import Effect, check_number, outcome_of, plan_reprocess, plan_skip, touched
 from scheduler.core.rule import Result
-from scheduler.core.slice import Absent, Item, Slice
+from scheduler.core.slice import Item, Slice
 from scheduler.core.strategy import assess
 
 

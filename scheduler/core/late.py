@@ -15,12 +15,13 @@ from scheduler.core.act import reopen
 from scheduler.core.command import DONE, PENDING, REFUSED, Command
 from scheduler.core.errors import InvalidRequest, NotFound, Refused, SchedulerError
 from scheduler.core.evolve import evolve
+from scheduler.core.facts import Absent
 from scheduler.core.holds import instant
 from scheduler.core.job import Job
 from scheduler.core.plan import Effect, outcome_of, plan_reprocess, touched
 from scheduler.core.ports import Change
 from scheduler.core.rule import Result
-from scheduler.core.slice import Absent, Item, Slice
+from scheduler.core.slice import Item, Slice
 from scheduler.core.timetable import Span
 
 BY_PEOPLE = frozenset({"manual", "killed"})  # reasons that late data does not reopen

@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import Any
 
 from scheduler.core.act import act, evaluate
-from scheduler.core.slice import LOOK, Absent, Item, Slice
+from scheduler.core.facts import LOOK, Absent
+from scheduler.core.slice import Item, Slice
 from scheduler.core.strategy import assess
 
 

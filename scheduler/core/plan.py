@@ -13,9 +13,10 @@ from functools import partial
 from typing import Any
 
 from scheduler.core.errors import Refused
+from scheduler.core.facts import Absent
 from scheduler.core.inputs import ahead, gather_above
 from scheduler.core.job import Job, job_id
-from scheduler.core.slice import Absent, Slice
+from scheduler.core.slice import Slice
 from scheduler.core.timeperiod import Timeperiod, count_between
 from scheduler.core.timetable import Span
 

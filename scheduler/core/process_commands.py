@@ -10,13 +10,14 @@ from typing import Any
 
 from scheduler.core.command import Command
 from scheduler.core.errors import InvalidRequest, NotFound, Refused, SchedulerError
+from scheduler.core.facts import Absent
 from scheduler.core.firing import submit as submit_job
 from scheduler.core.lifecycle import PROCESS
 from scheduler.core.process import NAME
 from scheduler.core.records import ProcessRow
 from scheduler.core.registry import register
 from scheduler.core.rule import Result
-from scheduler.core.slice import Absent, Item, Slice
+from scheduler.core.slice import Item, Slice
 from scheduler.core.strategy import assess
 from scheduler.core.timeperiod import Qualifier
 from scheduler.core.trigger import parse_trigger

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from scheduler.core.facts import Absent
 from scheduler.core.job import Job
 from scheduler.core.records import Hold
-from scheduler.core.slice import Absent, Item, Slice
+from scheduler.core.slice import Item, Slice
 from scheduler.core.uow import Uow, job_of
 
 

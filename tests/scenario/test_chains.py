@@ -71,7 +71,8 @@ def test_the_plan_of_a_long_chain_is_what_happens() -> None:
 
 def test_many_jobs_changed_in_one_turn_are_found_by_their_start() -> None:
     """What a slice answers of a span does not depend on how many jobs were changed before."""
-    from scheduler.core.slice import LOOK, Slice
+    from scheduler.core.facts import LOOK
+    from scheduler.core.slice import Slice
     from scheduler.core.timetable import Span
 
     w = chain(processed=False)

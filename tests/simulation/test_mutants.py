@@ -19,6 +19,7 @@ import pytest
 import db.sql
 import scheduler.core.act as act
 import scheduler.core.attempt as attempt
+import scheduler.core.commands as commands
 import scheduler.core.firing as firing
 import scheduler.core.inputs as inputs
 import scheduler.core.job_commands as job_commands
@@ -141,6 +142,27 @@ MUTANTS = {
     "the history is copied and not marked": Mutant(
         Slice.copy_history, '{"copied": uow.history_n, "dirty": False}', '{"dirty": False}'
     ),
+    "what expired is waited for": Mutant(
+        inputs.input_spans, 'row is None or row.state in ("expired", "deleted")', "row is None"
+    ),
+    "what failed before its process expired is retried": Mutant(
+        attempt._failed, 'row is None or row.state in ("expired", "deleted")', "row is None"
+    ),
+    "periods open for what expired": Mutant(
+        new_periods.advance, 'or row.state in ("expired", "deleted")', "or False"
+    ),
+    "late data beyond the limit is refused": Mutant(
+        commands.decide_command, 'command.verb == "late_data" and isinstance(error, Refused)', "False"
+    ),
+    "narrowed late data goes on outside": Mutant(
+        late.Within.clip, "span = s.clip(span)", "return s.clip(span)"
+    ),
+    "narrowed late data begins outside": Mutant(
+        late.narrow_late, "[job for job in named if within.covers(job)]", "list(named)"
+    ),
+    "narrowed late data reaches nothing": Mutant(
+        late.narrow_late, "_spread(s, late, roots, ", "_spread(s, late, [], "
+    ),
 }
 
 
@@ -175,6 +197,18 @@ THEMES = {
 }
 
 
+# rules about the end of a process, and about late data that waits
+ENDINGS = {
+    "what expired is waited for",
+    "what failed before its process expired is retried",
+    "periods open for what expired",
+    "late data beyond the limit is refused",
+    "narrowed late data goes on outside",
+    "narrowed late data begins outside",
+    "narrowed late data reaches nothing",
+}
+
+
 @contextmanager
 def mutated(mutant: Mutant) -> Iterator[None]:
     """The function runs the mutant's code inside the block."""
@@ -199,7 +233,7 @@ def hunt(name: str) -> tuple[str, str]:
     try:
         with mutated(mutant):
             for seed in dict.fromkeys((HINTS.get(name, 0), *range(SEEDS))):
-                result = run_seed(seed, **THEMES.get(name, {}))
+                result = run_seed(seed, endings=True if name in ENDINGS else None, **THEMES.get(name, {}))
                 if not result.ok:
                     return name, f"seed {seed}, invariant {result.invariant}: {result.text}"
     except AssertionError as error:
