@@ -306,6 +306,8 @@ class Engine:
 
     def sleep_s(self, longest: float = 1.0) -> float:
         """Seconds until something becomes due, at most `longest`."""
+        if longest <= 0:
+            return 0.0
         if self._later or self._stale or self._since is None:
             return 0.0 if self._later else min(longest, 0.05)
         waits = [longest, self.leader_lease_s / 3]

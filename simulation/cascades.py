@@ -40,6 +40,8 @@ class CascadeRules(JobRules):
 
     def _command_event(self, event: Event, verb: str, data: dict[str, Any]) -> None:
         """The end of a command, or late data that has to wait. The model is as it was when that was decided."""
+        if verb not in ("done", "refused", "expired", "waits"):
+            return
         told, self.told = self.told, []
         id_, target = str(data.get("command")), dict(data.get("target") or {})
         if verb == "done":
@@ -50,12 +52,14 @@ class CascadeRules(JobRules):
                 self._within_limit(event, [str(job) for job in target.get("jobs", ())])
             elif asked in ("drop_late", "narrow_late"):
                 self._answered(id_, str(target.get("command")), asked, told)
-        elif verb in ("refused", "expired", "waits"):
-            for other in told:
-                if other.actor == event.actor:
-                    raise Broken(5, f"command {id_}: {verb}, and yet {other.kind} of {other.process} by it")
-            if verb == "waits":
-                self._waits(event, id_)
+            return
+        for other in told:
+            if other.actor == event.actor:
+                raise Broken(5, f"command {id_}: {verb}, and yet {other.kind} of {other.process} by it")
+        if verb == "waits":
+            self._waits(event, id_)
+        elif data.get("verb") == "late_data":
+            raise Broken(5, f"late data {id_} was {verb}: {event.message}")
 
     def _size(self, event: Event, roots: Sequence[JobView]) -> int:
         """How many jobs a cascade upwards from these comes to; those of processes that are gone are counted."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 Row = tuple[str, str, int, int, str | None]  # id, state, run, version, reason
 JOB = ("id", "state", "run", "version", "reason")
 UOW = ("id", "state", "attempt", "copied", "history_n")
+OPENED = timedelta(hours=12)  # long enough for another leader, where leases last for hours
 IN_TIME = timedelta(days=2)  # a job that has been due for so long and has nothing in its way is late for good
 
 
@@ -152,8 +153,8 @@ class Everything(Checker):
             raise Broken(8, f"holds are stored on {sorted(held)}, told are {sorted(self.model.holds)}")
 
     def _periods(self) -> None:
-        """Every period that began an hour ago has a row; none that was there goes, so each is asked for once."""
-        upto = self.world.clock.business() - timedelta(hours=1)
+        """Every period that began a while ago has a row; none that was there goes, so each is asked for once."""
+        upto = self.world.clock.business() - OPENED
         for name in self.almanac.managed:
             since = self._seen.get(name, self.almanac.start[name])
             for period in self.almanac.between(name, since, upto):

@@ -220,7 +220,7 @@ class Registrar(Operator):
         if rng.random() < 0.6:
             names = sorted(self.world.context.processes)
             chosen = rng.sample(names, rng.randint(1, len(names)))
-            found["processes"] = sorted({*chosen, *(root.process for root in roots if rng.random() < 0.8)})
+            found["processes"] = sorted({*chosen, *(root.process for root in roots if rng.random() < 0.6)})
         if not found or rng.random() < 0.5:
             period = rng.choice(roots).period
             for key, at, away in (("from", period.start, -1), ("to", period.end, 1)):

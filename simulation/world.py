@@ -74,6 +74,7 @@ class World:
         self.lease_s = 900.0  # of workers
         self.idle_s = 900.0  # until a worker that nobody wakes looks by itself
         self.cascade_max = CASCADE_MAX
+        self.wakes_one = False
         self.store_away = self.broker_away = False
         self.jumps = 0
         self.actors: list[Actor] = []
@@ -141,10 +142,12 @@ class World:
             put()
 
     def wake_queue(self, queue: str) -> None:
-        """Its consumers notice."""
-        for actor in self.actors:
-            if actor.hears(queue):
-                actor.wake(self.rng.uniform(0.001, 0.05))
+        """Its consumers notice; where `wakes_one`, only one does, as a message goes to one."""
+        hearing = [actor for actor in self.actors if actor.hears(queue)]
+        if self.wakes_one and hearing:
+            hearing = [self.rng.choice(hearing)]
+        for actor in hearing:
+            actor.wake(self.rng.uniform(0.001, 0.05))
 
     # -- what the checker is told -----------------------------------------------------------------
 

@@ -31,8 +31,9 @@ from simulation.world import World
 
 DAY_S = 86400.0
 # Of leader and workers, and between sweeps: with leases of seconds the years were all renewals.
-LEASE_S = 7200.0
+LEASE_S = 14_400.0
 KEEP_DAYS = 14
+WORKER = "simulated:worker"
 LOOK = 64
 VERBS = {
     "reprocess": 8,
@@ -79,11 +80,12 @@ class Story:
 
 def pyramid(begin: datetime) -> Context:
     """Hours, their day, the month of these days with a slice a day, and the year."""
+    strict: dict[str, Any] = {"blocking": "children", "lag_s": 0, "max_active": 4}
     members = [
-        managed("hourly", "simulated:worker", "hourly", blocking="children", max_active=4),
-        managed("daily", "simulated:worker", "daily", blocking="children", max_active=4),
-        managed("monthly", "simulated:worker", "monthly", state_machine="recomputing", trigger="every 86400"),
-        managed("yearly", "simulated:worker", "yearly", blocking="children"),
+        managed("hourly", WORKER, "hourly", **strict),
+        managed("daily", WORKER, "daily", **strict),
+        managed("monthly", WORKER, "monthly", state_machine="recomputing", trigger="every 86400", lag_s=0),
+        managed("yearly", WORKER, "yearly", **strict),
     ]
     names = [process.name for process in members]
     return context(members, [tree("pyramid", names)], (), begin.strftime("%Y%m%d%H"))
@@ -105,7 +107,7 @@ class Years(Run):
         self.world = World(seed, pyramid(begin), begin)
         self.world.checker = self.checker = Everything(self.world, timedelta(days=KEEP_DAYS))
         self.world.odds, self.world.habits, self.world.lease_s = ODDS, HABITS, LEASE_S
-        self.world.idle_s = LEASE_S
+        self.world.idle_s, self.world.wakes_one = LEASE_S, True
         self.rng = self.world.rng
         self.policy = Policy(log_days=KEEP_DAYS, uow_days=KEEP_DAYS, event_days=KEEP_DAYS)
         self.schedulers = [SchedulerActor(self.world, f"s{n}", LEASE_S, LEASE_S) for n in (1, 2)]
