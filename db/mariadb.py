@@ -18,8 +18,6 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
-from datetime import datetime
 from typing import Any
 
 import pymysql
@@ -34,12 +32,11 @@ from db.server import (
     CONNECT_TIMEOUT_S,
     LOCK_TIMEOUT_S,
     Address,
-    ServerClock,
     address_of,
-    given_now,
     one_line,
 )
-from db.session import Database, Pool, Session, SessionPool, Values
+from db.server_database import ServerDatabase, ServerSession, own_url
+from db.session import Session, Values
 from db.sql import SqlStore
 from db.statement import Grammar
 from scheduler.core.errors import ConfigError, Conflict, InvalidRequest, StoreUnavailable
@@ -172,29 +169,26 @@ def statements(sql: str, rows: Iterable[Values]) -> Iterator[str]:
         yield head + joint.join(batch)
 
 
-class MariadbSession:
+class MariadbSession(ServerSession):
     """One connection; a new one takes its place if it was cut while it was idle."""
+
+    lost_error = pymysql.MySQLError
+    close_errors = (pymysql.MySQLError, OSError)
+    raw: pymysql.Connection[Any]
 
     def __init__(self, database: MariadbDatabase) -> None:
         self._database = database
-        self._is_begun = False
-        self._connect()
+        super().__init__()
 
     def _connect(self) -> None:
         self.raw = self._database.connect()
         self._cursor = self.raw.cursor()
-        self._begin, self._commit, self._rollback = self._database.brackets(self.raw)
+        self._brackets = self._database.brackets(self.raw)
 
     def query(self, sql: str, values: Values) -> list[Any]:
         """As `Session.query`."""
         text = sql % tuple([literal(value) for value in values])
-        try:
-            self._cursor.execute(text)
-        except pymysql.MySQLError:
-            if self._is_begun or self.raw.open:
-                raise
-            self._connect()
-            self._cursor.execute(text)
+        self._on_a_living_one(lambda: self._cursor.execute(text))
         return list(self._cursor.fetchall())
 
     def run(self, sql: str, rows: Sequence[Values]) -> int:
@@ -224,46 +218,29 @@ class MariadbSession:
                 raise
             return 0
 
-    def begin(self) -> None:
-        """As `Session.begin`."""
-        try:
-            self._execute(self._begin)
-        except pymysql.MySQLError:
-            if self.raw.open:
-                raise
-            self._connect()
-            self._execute(self._begin)
-        self._is_begun = True
+    def _is_cut(self) -> bool:
+        return not self.raw.open
 
-    def commit(self) -> None:
-        """As `Session.commit`."""
-        self._is_begun = False
-        self._execute(self._commit)
+    def _begin(self) -> None:
+        self._execute(self._brackets[0])
 
-    def rollback(self) -> None:
-        """As `Session.rollback`."""
-        if self._is_begun:
-            self._is_begun = False
-            self._execute(self._rollback)
+    def _commit(self) -> None:
+        self._execute(self._brackets[1])
 
-    def close(self) -> None:
-        """As `Session.close`."""
-        with suppress(pymysql.MySQLError, OSError):
-            self.raw.close()
+    def _rollback(self) -> None:
+        self._execute(self._brackets[2])
 
 
-class MariadbDatabase(Database):
+class MariadbDatabase(ServerDatabase):
     """A database of a MariaDB or MySQL server."""
 
     grammar = GRAMMAR
     driver_error = pymysql.MySQLError
     explain = "EXPLAIN FORMAT=JSON "
+    ask_now = "SELECT FLOOR(UNIX_TIMESTAMP(NOW(3)) * 1000)"
 
     def __init__(self, address: Address, clock: Clock) -> None:
-        self.address = address
-        self._given = clock if address.given_clock else None
-        self._clock = ServerClock(self._ask)
-        self._pool = SessionPool(lambda: MariadbSession(self))
+        super().__init__(address, clock)
         self._parameters = _connection(address)
 
     def connect(self) -> pymysql.Connection[Any]:
@@ -283,7 +260,7 @@ class MariadbDatabase(Database):
             cursor = raw.cursor()
             cursor.execute(f"SET {assigned}")
             cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
-        except BaseException:
+        except BaseException:  # raised again: half a connection is nobody's
             raw.close()
             raise
         return raw
@@ -306,26 +283,8 @@ class MariadbDatabase(Database):
         )
         return f"{low}; {begin}", f"{commit}; {high}", f"{rollback}; {high}"
 
-    def pool(self) -> Pool:
-        """As `Database.pool`."""
-        return self._pool
-
-    def now(self) -> datetime:
-        """As `Database.now`."""
-        return self._clock.now() if self._given is None else given_now(self._given)
-
-    def _ask(self) -> int:
-        try:
-            session = self._pool.borrow()
-            try:
-                ((now,),) = session.query("SELECT FLOOR(UNIX_TIMESTAMP(NOW(3)) * 1000)", ())
-            except BaseException:
-                self._pool.discard(session)
-                raise
-        except pymysql.MySQLError as error:
-            raise self.translate(error) from error
-        self._pool.give(session)
-        return int(now)
+    def _session(self) -> Session:
+        return MariadbSession(self)
 
     def tables(self, session: Session) -> set[str]:
         """As `Database.tables`."""
@@ -403,5 +362,4 @@ def open_adapter(url: str, *, clock: Clock, synchronous: str, maintain: bool) ->
 
     Durability is the server's own (`innodb_flush_log_at_trx_commit`): both other arguments do nothing.
     """
-    scheme, _, rest = url.partition(":")
-    return SqlStore(MariadbDatabase(address_of(f"{scheme.partition('+')[0]}:{rest}", EXAMPLE), clock))
+    return SqlStore(MariadbDatabase(address_of(own_url(url), EXAMPLE), clock))

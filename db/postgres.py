@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
-from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -29,12 +27,11 @@ from db.server import (
     CONNECT_TIMEOUT_S,
     LOCK_TIMEOUT_S,
     Address,
-    ServerClock,
     address_of,
-    given_now,
     one_line,
 )
-from db.session import Database, Pool, Session, SessionPool, Values
+from db.server_database import ServerDatabase, ServerSession, own_url
+from db.session import Session, Values
 from db.sql import SqlStore
 from db.statement import Grammar
 from scheduler.core.errors import ConfigError, Conflict, StoreUnavailable
@@ -115,13 +112,16 @@ _REASONS = {
 _CONFLICTS = (errors.UniqueViolation, errors.SerializationFailure, errors.DeadlockDetected)
 
 
-class PostgresSession:
+class PostgresSession(ServerSession):
     """One connection; a new one takes its place if it was cut while it was idle."""
+
+    lost_error = psycopg.OperationalError
+    close_errors = (psycopg.Error,)
+    raw: psycopg.Connection[Any]
 
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
-        self._is_begun = False
-        self._connect()
+        super().__init__()
 
     def _connect(self) -> None:
         self.raw = self._database.connect()
@@ -129,13 +129,7 @@ class PostgresSession:
 
     def query(self, sql: str, values: Values) -> list[Any]:
         """As `Session.query`."""
-        try:
-            return self._cursor.execute(sql, values).fetchall()
-        except psycopg.OperationalError:
-            if self._is_begun or not self.raw.closed:
-                raise
-        self._connect()
-        return self._cursor.execute(sql, values).fetchall()
+        return self._on_a_living_one(lambda: self._cursor.execute(sql, values).fetchall())
 
     def run(self, sql: str, rows: Sequence[Values]) -> int:
         """As `Session.run`."""
@@ -145,48 +139,31 @@ class PostgresSession:
             self._cursor.executemany(sql, rows)
         return self._cursor.rowcount
 
-    def begin(self) -> None:
-        """As `Session.begin`."""
-        try:
-            self._cursor.execute("BEGIN")
-        except psycopg.OperationalError:
-            if not self.raw.closed:
-                raise
-            self._connect()
-            self._cursor.execute("BEGIN")
-        self._is_begun = True
+    def _is_cut(self) -> bool:
+        return bool(self.raw.closed)
 
-    def commit(self) -> None:
-        """As `Session.commit`."""
-        self._is_begun = False
+    def _begin(self) -> None:
+        self._cursor.execute("BEGIN")
+
+    def _commit(self) -> None:
         self._cursor.execute("COMMIT")
         if self._cursor.statusmessage == "ROLLBACK":  # it was in an error: nothing was kept
             raise errors.InFailedSqlTransaction("the server rolled it back")
 
-    def rollback(self) -> None:
-        """As `Session.rollback`."""
-        if self._is_begun:
-            self._is_begun = False
-            self._cursor.execute("ROLLBACK")
-
-    def close(self) -> None:
-        """As `Session.close`."""
-        with suppress(psycopg.Error):
-            self.raw.close()
+    def _rollback(self) -> None:
+        self._cursor.execute("ROLLBACK")
 
 
-class PostgresDatabase(Database):
+class PostgresDatabase(ServerDatabase):
     """One schema (the first of the search path) of a PostgreSQL database."""
 
     grammar = GRAMMAR
     driver_error = psycopg.Error
     explain = "EXPLAIN "
+    ask_now = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 
     def __init__(self, address: Address, clock: Clock) -> None:
-        self.address = address
-        self._given = clock if address.given_clock else None
-        self._clock = ServerClock(self._ask)
-        self._pool = SessionPool(lambda: PostgresSession(self))
+        super().__init__(address, clock)
         self._settings = "; ".join(
             f"SET {name} = '{value}'"
             for name, value in {
@@ -218,28 +195,8 @@ class PostgresDatabase(Database):
             raise
         return raw
 
-    def pool(self) -> Pool:
-        """As `Database.pool`."""
-        return self._pool
-
-    def now(self) -> datetime:
-        """As `Database.now`."""
-        return self._clock.now() if self._given is None else given_now(self._given)
-
-    def _ask(self) -> int:
-        try:
-            session = self._pool.borrow()
-            try:
-                ((now,),) = session.query(
-                    "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint", ()
-                )
-            except BaseException:
-                self._pool.discard(session)
-                raise
-        except psycopg.Error as error:
-            raise self.translate(error) from error
-        self._pool.give(session)
-        return int(now)
+    def _session(self) -> Session:
+        return PostgresSession(self)
 
     def tables(self, session: Session) -> set[str]:
         """As `Database.tables`."""
@@ -284,8 +241,7 @@ def open_adapter(url: str, *, clock: Clock, synchronous: str, maintain: bool) ->
 
     Durability is the server's own (`synchronous_commit`), and so is maintenance: both arguments do nothing.
     """
-    scheme, _, rest = url.partition(":")
-    address = address_of(f"{scheme.partition('+')[0]}:{rest}", EXAMPLE)
+    address = address_of(own_url(url), EXAMPLE)
     address = address._replace(url=f"postgresql:{address.url.partition(':')[2]}")
     try:
         conninfo.conninfo_to_dict(address.url)
