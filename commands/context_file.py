@@ -119,7 +119,7 @@ def _run(file: Path) -> ModuleType:
     try:
         with contextlib.redirect_stdout(sys.stderr):  # what it prints is no answer of ours
             spec.loader.exec_module(module)
-    except BaseException as error:
+    except BaseException as error:  # the user's code: SystemExit too; the interrupt is ours
         if before is None:
             del sys.modules[name]
         else:

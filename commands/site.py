@@ -118,7 +118,7 @@ class Site:
                 readers.append(store_reader(store))
                 clock.refresh()
                 broker = open_broker(self.settings.broker_url)
-            except BaseException:
+            except BaseException:  # raised again: a store of half a connection is nobody's
                 store.close()
                 raise
             self._connection = store, broker, clock

@@ -105,7 +105,7 @@ class SqliteSession:
         self.take_turn()
         try:
             self._execute("BEGIN IMMEDIATE")
-        except BaseException:
+        except BaseException:  # raised again: an interrupt too must not keep the others waiting
             self.end_turn()
             raise
 

@@ -94,7 +94,7 @@ class QueueFile:
             error = failed
         finally:
             if self._connection.in_transaction:
-                with contextlib.suppress(sqlite3.Error):
+                with contextlib.suppress(sqlite3.Error):  # `error` is what is told
                     self._connection.execute("ROLLBACK")
             self._unlock()
             self._mutex.release()
@@ -231,7 +231,7 @@ class QueueFile:
 
     def _unlock(self) -> None:
         if self._lock_fd >= 0:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # closed with its file: then it is unlocked
                 fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
 
     def _explain(self, error: BaseException) -> None:

@@ -7,7 +7,6 @@ the time-out; the caller publishes again when it likes, since the store is the t
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import threading
@@ -166,8 +165,12 @@ class RabbitBroker:
 
 def _after_fork() -> None:
     for broker in list(_brokers):
-        with contextlib.suppress(OSError):
+        try:
             broker._after_fork()
+        except (
+            OSError
+        ):  # no socket is left: said, and the next broker has its turn; this one is of no use here
+            log.exception("a forked process cannot use its broker")
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -157,7 +157,7 @@ class Link:
                 if self._closing.is_set():
                     self._loop.add_callback_threadsafe(self._leave)
             connection.ioloop.start()
-        except Exception as error:
+        except Exception as error:  # a defect in a callback ends this connection; the link makes another
             log.exception("the connection to %s is dropped after an error", self.server.shown(self._host))
             self._closed(connection, error)
             self._end_stream(connection, error)
@@ -245,7 +245,7 @@ class Link:
             connection.ioloop.call_later(CLOSE_S, connection.ioloop.stop)
             connection._terminate_stream(error)
             connection.ioloop.start()
-        except Exception:
+        except Exception:  # it is being dropped after an error already told; a second one changes nothing
             log.exception("while closing a connection")
 
 

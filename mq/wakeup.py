@@ -180,7 +180,7 @@ def runtime_folder(queue_file: str) -> Path | None:
 def unlink_socket(address: str) -> None:
     """Remove the file of a socket, if it is one; what is not a socket of ours is left alone."""
     if address.startswith("/") and Path(address).parent.parent.name == f"synergy-{os.getuid()}":
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # another removed it first, or the folder has more in it
             if stat.S_ISSOCK(os.lstat(address).st_mode):
                 Path(address).unlink()
                 Path(address).parent.rmdir()  # succeeds for the last one
@@ -188,15 +188,15 @@ def unlink_socket(address: str) -> None:
 
 def socket_files(folder: Path) -> Iterator[tuple[int, str]]:
     """`(consumer id, address)` of each socket file in `folder`."""
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:  # no folder: no sockets
         for entry in entries:
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError):  # the name of something else
                 yield int(entry.name, 16), entry.path
 
 
 def _is_private(folder: Path) -> bool:
     """Make `folder`, or trust it only if it is a real folder, ours, and closed to others."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # what is there then is looked at below
         folder.mkdir(0o700)
     try:
         found = os.lstat(folder)

@@ -253,7 +253,7 @@ class Landing:
         try:
             yield
             self._connection.execute("COMMIT")
-        except BaseException:
+        except BaseException:  # raised again: nothing is kept of half a block
             self._connection.execute("ROLLBACK")
             raise
 
