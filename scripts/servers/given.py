@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from scripts.servers.parts import database_of, new_name, with_database
+
 
 class Source(Protocol):
     """Where empty databases (virtual hosts) come from; every server of ours is one."""
@@ -36,3 +38,25 @@ class Given:
     def delete(self, url: str) -> None:
         """Delete it again."""
         self.drop(url)
+
+
+@dataclass(frozen=True, slots=True)
+class SqlDatabases:
+    """Databases made beside the one of a URL, by statements that `run_sql(url, text)` runs there."""
+
+    run_sql: Callable[[str, str], None]
+    drop_suffix: str = ""  # what the server's DROP DATABASE says behind the name
+
+    def given(self, url: str) -> Given:
+        """One that somebody else runs; the user of its URL may make databases."""
+        return Given(url, lambda: self.create(url), lambda made: self.drop(url, made))
+
+    def create(self, url: str) -> str:
+        """A new database beside the one of `url`; its URL. Raises the driver's errors."""
+        name = new_name()
+        self.run_sql(url, f"CREATE DATABASE {name}")
+        return with_database(url, name)
+
+    def drop(self, url: str, made: str) -> None:
+        """Drop the database `made`. Raises the driver's errors."""
+        self.run_sql(url, f"DROP DATABASE IF EXISTS {database_of(made)}{self.drop_suffix}")

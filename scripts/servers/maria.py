@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import ClassVar
 from urllib.parse import unquote, urlsplit
 
-from scripts.servers.given import Given
+from scripts.servers.given import Given, SqlDatabases
 from scripts.servers.need import Need
-from scripts.servers.parts import HOST, database_of, is_open, new_name, with_database
+from scripts.servers.parts import HOST, is_open
 from scripts.servers.server import Server
 
 USER = PASSWORD = "synergy"  # noqa: S105 - of a private server on the loopback
@@ -44,11 +44,11 @@ class MariaDb(Server):
 
     def fresh(self) -> str:
         """The URL of a new database."""
-        return create(self.url)
+        return DATABASES.create(self.url)
 
     def delete(self, url: str) -> None:
         """Drop the database that a URL names."""
-        drop(self.url, url)
+        DATABASES.drop(self.url, url)
 
     def url_of(self, database: str) -> str:
         """The URL of that database."""
@@ -116,23 +116,6 @@ def mariadb(inside: Path | None = None) -> MariaDb:
     return MariaDb(inside)
 
 
-def given(url: str) -> Given:
-    """One that somebody else runs: mysql://user:password@host:port/database; the user may make others."""
-    return Given(url, lambda: create(url), lambda made: drop(url, made))
-
-
-def create(url: str) -> str:
-    """A new database beside the one of `url`; its URL. Raises PyMySQL's errors."""
-    name = new_name()
-    run_sql(url, f"CREATE DATABASE {name}")
-    return with_database(url, name)
-
-
-def drop(url: str, made: str) -> None:
-    """Drop the database `made`. Raises PyMySQL's errors."""
-    run_sql(url, f"DROP DATABASE IF EXISTS {database_of(made)}")
-
-
 def run_sql(url: str, text: str) -> None:
     """One statement. Raises PyMySQL's errors."""
     import pymysql
@@ -148,3 +131,11 @@ def run_sql(url: str, text: str) -> None:
         connection.cursor() as cursor,
     ):
         cursor.execute(text)
+
+
+DATABASES = SqlDatabases(run_sql)
+
+
+def given(url: str) -> Given:
+    """One that somebody else runs: mysql://user:password@host:port/database; the user may make others."""
+    return DATABASES.given(url)

@@ -11,10 +11,10 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from scripts.servers.given import Given
+from scripts.servers.life import Living
 from scripts.servers.need import Need
 from scripts.servers.parts import ServerError, database_of, new_name, with_database
 from scripts.servers.server import LOOK_S, UP_S, Server
@@ -142,7 +142,7 @@ class MongoServer(Server):
         self._may_log_in = self.account is not None
 
 
-class MongoSet:
+class MongoSet(Living):
     """Several mongod in one replica set, where a new primary is elected within two seconds."""
 
     setting: ClassVar[str] = "store_url"
@@ -210,18 +210,6 @@ class MongoSet:
         """End it and delete its folders. May be called twice."""
         for member in self.members:
             member.close()
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.close()
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def mongod(

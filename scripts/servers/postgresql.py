@@ -9,9 +9,9 @@ import signal
 from pathlib import Path
 from typing import ClassVar
 
-from scripts.servers.given import Given
+from scripts.servers.given import Given, SqlDatabases
 from scripts.servers.need import Need
-from scripts.servers.parts import ServerError, database_of, is_open, new_name, with_database
+from scripts.servers.parts import ServerError, is_open
 from scripts.servers.server import Server
 
 USER = PASSWORD = "synergy"  # noqa: S105 - of a private server on the loopback
@@ -61,11 +61,11 @@ class Postgres(Server):
 
     def fresh(self) -> str:
         """The URL of a new database."""
-        return create(self.url)
+        return DATABASES.create(self.url)
 
     def delete(self, url: str) -> None:
         """Drop the database that a URL names, whoever uses it."""
-        drop(self.url_of("postgres"), url)
+        DATABASES.drop(self.url_of("postgres"), url)
 
     def url_of(self, database: str) -> str:
         """The URL of that database."""
@@ -135,26 +135,17 @@ def postgres(inside: Path | None = None) -> Postgres:
     return Postgres(inside)
 
 
-def given(url: str) -> Given:
-    """One that somebody else runs: postgresql://user:password@host:port/database; the user may make others."""
-    return Given(url, lambda: create(url), lambda made: drop(url, made))
-
-
-def create(url: str) -> str:
-    """A new database beside the one of `url`; its URL. Raises psycopg's errors."""
-    name = new_name()
-    run_sql(url, f"CREATE DATABASE {name}")
-    return with_database(url, name)
-
-
-def drop(url: str, made: str) -> None:
-    """Drop the database `made`, whoever uses it. Raises psycopg's errors."""
-    run_sql(url, f"DROP DATABASE IF EXISTS {database_of(made)} WITH (FORCE)")
-
-
 def run_sql(url: str, text: str) -> None:
     """One statement, in no transaction. Raises psycopg's errors."""
     import psycopg
 
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(text.encode())
+
+
+DATABASES = SqlDatabases(run_sql, " WITH (FORCE)")  # whoever uses them
+
+
+def given(url: str) -> Given:
+    """One that somebody else runs: postgresql://user:password@host:port/database; the user may make others."""
+    return DATABASES.given(url)

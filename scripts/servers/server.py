@@ -11,15 +11,15 @@ import shutil
 import signal
 import subprocess
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from pathlib import Path
-from types import TracebackType
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import psutil
 
 from scripts.servers.container import contained, find_engine, get_image, remove_command
 from scripts.servers.guard import MARK, guard, kill, marked, sweep
+from scripts.servers.life import Living
 from scripts.servers.need import Need
 from scripts.servers.parts import HOST, NotHere, ServerError, free_port, last_words, make_folder
 
@@ -29,7 +29,7 @@ LOOK_S = 0.05
 KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "DOCKER_HOST", "DOCKER_CONTEXT")
 
 
-class Server(ABC):
+class Server(Living):
     """One private server. Not started yet; as a context manager it is started, and closed in the end.
 
     `folder` holds its data and logs, `port` is the same for its whole life.
@@ -152,7 +152,7 @@ class Server(ABC):
             try:
                 process.wait(DOWN_S)
             except subprocess.TimeoutExpired:
-                pass
+                pass  # killed below
         self.kill()
 
     def kill(self) -> None:
@@ -187,18 +187,6 @@ class Server(ABC):
         shutil.rmtree(self.folder, ignore_errors=True)
         guard.forget(self.folder)
 
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.close()
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def said(self) -> str:
         """The end of what it printed and logged."""
         return last_words(self.folder / "out", *self.logs())
@@ -211,21 +199,27 @@ class Server(ABC):
         except OSError:
             return False
 
-    def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
+    def _setting_out(self) -> dict[str, Any]:
+        """How every process of the server begins: who it is, where, and with what around it."""
         user = self._user
+        return {
+            "env": self._surroundings(),
+            "cwd": self.folder,
+            "stdin": subprocess.DEVNULL,
+            "user": user,
+            "group": user,
+            "extra_groups": None if user is None else [],
+        }
+
+    def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
         with (self.folder / "out").open("ab") as out:
             try:
                 return subprocess.Popen(
                     self._wrapped(command),
-                    env=self._surroundings(),
-                    cwd=self.folder,
-                    stdin=subprocess.DEVNULL,
                     stdout=out,
                     stderr=out,
                     start_new_session=True,
-                    user=user,
-                    group=user,
-                    extra_groups=None if user is None else [],
+                    **self._setting_out(),
                 )
             except OSError as error:
                 raise ServerError(
@@ -234,19 +228,9 @@ class Server(ABC):
 
     def _run(self, command: list[str], limit_s: float = 60.0) -> str:
         """Run a tool of the server to its end; what it printed. Raises ServerError."""
-        user = self._user
         try:
-            done = subprocess.run(
-                self._wrapped(command),
-                env=self._surroundings(),
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=limit_s,
-                user=user,
-                group=user,
-                extra_groups=None if user is None else [],
+            done: subprocess.CompletedProcess[str] = subprocess.run(
+                self._wrapped(command), capture_output=True, text=True, timeout=limit_s, **self._setting_out()
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise ServerError(f"{self.need.title}: {command[0]} failed: {error}") from error
