@@ -93,10 +93,10 @@ class WorkerProcess:
             executor.close()
         return 0
 
-    @staticmethod
-    def _loop(runner: Runner) -> None:
+    def _loop(self, runner: Runner) -> None:
         failures = 0
         while not runner.is_done:
+            drains = self._drains
             try:
                 runner.step(STEP_S)
                 failures = 0
@@ -104,7 +104,14 @@ class WorkerProcess:
                 failures += 1
                 if failures in (1, 10, 100) or failures % 1000 == 0:
                     log.exception("a pass of the worker failed, %d in a row", failures)
-                time.sleep(min(5.0, 0.1 * failures))
+                self._pause(min(5.0, 0.1 * failures), drains)
+
+    def _pause(self, seconds: float, drains: int) -> None:
+        """Wait, at most until told more often than `drains` times to drain. In looks: a signal handler may not set
+        an event that its own thread waits for."""
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends and self._drains == drains:
+            time.sleep(0.05)
 
 
 def run_worker(

@@ -176,13 +176,13 @@ class Slot:
             self.kill()
         elif first:
             busy.kill_at = time.monotonic() + STOP_GRACE_S
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(BrokenPipeError):  # it died: noticed as its end
                 os.write(self._life, b"c")
             if busy.is_script:
                 guard.end_all([self.process.pid], self.mark + "\0", signal.SIGTERM, spare=self.process.pid)
 
     def kill(self) -> None:
-        """End the child and all it started. Its end is noticed on its socket, as any other."""
+        """End the child and all it started. Its end is noticed on its pipe, as any other."""
         if self.busy is not None:
             self.busy.kill_at = None
         guard.end_all([self.process.pid], self.mark + "\0")

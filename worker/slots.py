@@ -193,7 +193,7 @@ class ProcessExecutor:
     def _replace_guard(self) -> None:
         log.warning("the guard ended with %s; another one is made", describe(self._guard.wait()))
         self._poll.unregister(self._guard_fd)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(BrokenPipeError):  # what was written to it is read by nobody
             self._guard.stdin.close()  # type: ignore[union-attr]
         self._guard = self._start_guard(len(self._slots))
 
