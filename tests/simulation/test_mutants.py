@@ -183,7 +183,7 @@ HINTS = {
     "readiness is not asked": 3,
     "a trigger of the clock is not waited for": 3,
     "a firing overlaps": 4,
-    "no sweep, and no look at what was lost": 2,
+    "no sweep, and no look at what was lost": 29,
     "an early run decides over newer inputs": 4,
     "a reopened job does not wait for its inputs": 3,
 }
