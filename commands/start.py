@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from commands import box, check
+from commands import box, check, upgrade
 from commands.site import Site
 from commands.status import NOT_ALL, Report, look, print_report
 from scheduler.core.errors import ConfigError, InvalidRequest, Refused, SchedulerError, Unavailable
@@ -68,6 +68,7 @@ def start_box(site: Site, *, foreground: bool = False, waits: bool = True) -> in
     found = site.supervisor()
     if found is not None:
         raise Refused(f"box {site.settings.box} already runs (supervisor pid {found.pid})")
+    wait_for_servers(lambda: upgrade.at_start(site), waits and site.has_servers())
     if site.has_servers():
         wait_for_servers(lambda: site.connect()[1].depth([]), waits)  # a broker connects when it is asked
     if check.report(site):

@@ -1,7 +1,7 @@
-"""`store init|check|repair|copy|prune`: looking after the store itself, while its box stands still.
+"""`store init|check|repair|copy|prune|migrate`: looking after the store itself, while its box stands still.
 
-`check` reads only, and may run beside a scheduler; `repair`, `copy` and `prune` take the leader's lease, and are
-refused while a scheduler leads. 0: all is well. 1: something is wrong and was named.
+`check` reads only, and may run beside a scheduler; `repair`, `copy`, `prune` and `migrate` take the leader's
+lease, and are refused while a scheduler leads. 0: all is well. 1: something is wrong and was named.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("repair", "set right what check names, so that nothing runs twice"),
         ("copy", "copy everything from one store into an empty one, and compare them"),
         ("prune", "let go of what is over and old, now"),
+        ("migrate", "make a store of an older program one of this, after a backup; also done by start"),
     ):
         action = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         if name == "repair":
@@ -49,6 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if name == "copy":
             action.add_argument("source", metavar="SRC", help="URL of the store that has everything")
             action.add_argument("destination", metavar="DST", help="URL of an empty one")
+        if name == "migrate":
+            action.add_argument("--no-backup", action="store_true", help="there is one already")
         if name == "prune":
             for what in ("log", "uow", "event"):
                 option = f"--{what}-days"
@@ -65,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
         "repair": _repair,
         "copy": _copy,
         "prune": _prune,
+        "migrate": _migrate,
     }
     return actions[args.action](args, Site(overrides_of(args)))
 
@@ -124,7 +129,8 @@ class _Ticker:
             self._status.update(f"{what}: {self._rows[what]:,} rows")
 
 
-def _holder() -> str:
+def holder() -> str:
+    """Under which name this command leads."""
     return f"store@{socket.gethostname()}:{os.getpid()}"
 
 
@@ -183,10 +189,12 @@ def _listed(made: Sequence[str]) -> str:
 
 
 def _check(args: argparse.Namespace, site: Site) -> int:
+    from db.migrations import require_current
     from scheduler.storekeeper import check
 
     url = site.settings.store_url
     with _Opened(site, url) as (store, clock), _Ticker(args) as progress:
+        require_current(store, shown(url))
         checked = check(store, clock, policy=_policy(args, site), pause=time.sleep, progress=progress)
     if args.json:
         told = {"store": shown(url), "rows": checked.rows, "leader": checked.leader}
@@ -201,19 +209,21 @@ def _check(args: argparse.Namespace, site: Site) -> int:
 
 
 def _repair(args: argparse.Namespace, site: Site) -> int:
+    from db.migrations import require_current
     from scheduler.charge import charge
     from scheduler.storekeeper import Repaired, check, repair
 
     url, who = site.settings.store_url, actor()
     policy = _policy(args, site)
     with _Opened(site, url) as (store, clock):
+        require_current(store, shown(url))
         if args.dry_run:
             with _Ticker(args) as progress:
                 checked = check(store, clock, policy=policy, actor=who, pause=time.sleep, progress=progress)
             left = [finding for finding in checked.findings if not finding.remedy]
             done = Repaired(done=[finding for finding in checked.findings if finding.remedy], left=left)
         else:
-            with charge(store, _holder(), time.monotonic) as lead, _Ticker(args) as progress:
+            with charge(store, holder(), time.monotonic) as lead, _Ticker(args) as progress:
 
                 def tick(what: str, rows: int) -> None:
                     lead.keep()
@@ -257,6 +267,7 @@ def _show(findings: Sequence[Finding]) -> None:
 
 
 def _copy(args: argparse.Namespace, site: Site) -> int:
+    from db.migrations import require_current
     from scheduler import moving
     from scheduler.charge import charge
 
@@ -265,9 +276,10 @@ def _copy(args: argparse.Namespace, site: Site) -> int:
         raise ConfigError(f"{source.shown}: source and destination are the same")
     with source as (ours, _clock), destination as (theirs, _), _Ticker(args) as progress:
         ours.count(moving.KINDS["facts"][0])  # it must be there already
+        require_current(ours, source.shown)
         theirs.init()
         moving.refuse_if_used(theirs, destination.shown)
-        with charge(ours, _holder(), time.monotonic) as lead:
+        with charge(ours, holder(), time.monotonic) as lead:
             moving.refuse_if_worked_on(ours, source.shown)
             moving.copy(ours, theirs, lead.keep, lambda name, rows: progress(f"copying {name}", rows))
             compared = lambda name, rows: progress(f"comparing {name}", rows)  # noqa: E731
@@ -291,6 +303,7 @@ def _copy(args: argparse.Namespace, site: Site) -> int:
 
 
 def _prune(args: argparse.Namespace, site: Site) -> int:
+    from db.migrations import require_current
     from scheduler.charge import charge
     from scheduler.core.ports import Where
     from scheduler.core.records import Fact
@@ -299,7 +312,10 @@ def _prune(args: argparse.Namespace, site: Site) -> int:
 
     url, policy, total = site.settings.store_url, _policy(args, site), Pruned()
     names = ("logs", "uows", "jobs", "events", "snapshots")
-    with _Opened(site, url) as (store, clock), charge(store, _holder(), time.monotonic) as lead:
+    with ExitStack() as ends:
+        store, clock = ends.enter_context(_Opened(site, url))
+        require_current(store, shown(url))
+        lead = ends.enter_context(charge(store, holder(), time.monotonic))
         days = min(policy.uow_days, policy.event_days)
         before = (clock.real() - timedelta(days=days)).isoformat(timespec="milliseconds")
         with store.transaction(lead.lease) as tx:  # first: what is gone is no gap to a later check
@@ -321,4 +337,30 @@ def _prune(args: argparse.Namespace, site: Site) -> int:
         parts = [f"{count:,} {name}" for name, count in removed.items() if count and name != "snapshots"]
         made = f"; {total.snapshots:,} events became snapshots" if total.snapshots else ""
         print(f"{shown(url)}: {', '.join(parts) or 'nothing'} removed{made}")
+    return 0
+
+
+# -- migrate ------------------------------------------------------------------------------------------------
+
+
+def _migrate(args: argparse.Namespace, site: Site) -> int:
+    from commands import upgrade
+    from db import migrations
+
+    url = site.settings.store_url
+    with _Opened(site, url) as (store, clock), _Ticker(args) as progress:
+        done = upgrade.upgrade(
+            store,
+            clock,
+            steps=migrations.STEPS,
+            folder=site.settings.state_folder / upgrade.FOLDER,
+            holder=holder(),
+            shown=shown(url),
+            progress=progress,
+            backup=not args.no_backup,
+        )
+    if args.json:
+        _print({"store": shown(url), "migrated": None if done is None else asdict(done)})
+    else:
+        print(f"{shown(url)}: there is nothing to migrate" if done is None else done.line(shown(url)))
     return 0

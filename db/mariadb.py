@@ -301,6 +301,15 @@ class MariadbDatabase(ServerDatabase):
         )
         return {name for (name,) in found}
 
+    def columns(self, session: Session, table: str) -> set[str]:
+        """As `Database.columns`."""
+        found = session.query(
+            "SELECT column_name FROM information_schema.columns"
+            " WHERE table_schema = DATABASE() AND table_name = %s",
+            (table,),
+        )
+        return {name for (name,) in found}
+
     def translate(self, error: Exception) -> Exception:
         """As `Database.translate`."""
         code = error.args[0] if error.args and isinstance(error.args[0], int) else None

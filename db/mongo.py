@@ -27,11 +27,13 @@ from pymongo.client_session import ClientSession
 from pymongo.errors import PyMongoError
 
 from db.counts import Counts
+from db.migration_mongo import migrate
+from db.migrations import Progress, Step
 from db.mongo_documents import documents_of
 from db.mongo_link import Link
 from db.mongo_schema import prepare
 from db.mongo_transaction import MongoTransaction
-from db.schema import TABLES
+from db.schema import SCHEMA_VERSION, TABLES
 from scheduler.core.errors import ConfigError, Conflict, LeaseLost, StoreUnavailable
 from scheduler.core.ports import Change, Clock, Store, Where
 from scheduler.core.records import Lease
@@ -81,6 +83,7 @@ class MongoStore:
     def __init__(self, link: Link) -> None:
         self.link = link
         self.counts = Counts()
+        self.version = SCHEMA_VERSION
         self._writers: set[tuple[int, int]] = set()  # processes and threads inside a transaction
         self._looked_at = 0.0
 
@@ -91,7 +94,7 @@ class MongoStore:
         try:
             self.link.require_replica_set()
             live = self.link.live()
-            prepare(live, self.link.shown, int(self.link.hello().get("maxWireVersion", 0)))
+            prepare(live, self.link.shown, self._wire_version(), self.version)
         except StoreUnavailable as error:
             cause = error.__cause__
             if isinstance(cause, PyMongoError) and self.link.is_refusal(cause):
@@ -173,7 +176,17 @@ class MongoStore:
         except PyMongoError as error:
             raise self.link.translate(error) from error
 
-    # --- for tests and `store check`
+    # --- for tests, `store check` and `migrate`
+
+    def migrate(self, steps: Sequence[Step], progress: Progress) -> None:
+        """As `Migratable.migrate`: each move by itself, so one that was killed is repeated."""
+        try:
+            migrate(self.link.live(), self.link.shown, self._wire_version(), steps, progress)
+        except PyMongoError as error:
+            raise self.link.translate(error) from error
+
+    def _wire_version(self) -> int:
+        return int(self.link.hello().get("maxWireVersion", 0))
 
     def explain(
         self, kind: type, where: Sequence[Where] = (), order: Sequence[str] = (), limit: int | None = None

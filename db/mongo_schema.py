@@ -13,6 +13,7 @@ from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.errors import CollectionInvalid, DuplicateKeyError, OperationFailure
 
 from db.codec import NotJson, decode_json, encode_json
+from db.migrations import judge
 from db.mongo_documents import documents_of
 from db.mongo_link import Live
 from db.schema import SCHEMA_FACT, SCHEMA_VERSION, TABLES, Index, Table
@@ -64,16 +65,23 @@ def indexes(table: Table, wire_version: int) -> list[IndexModel]:
     return found
 
 
-def prepare(live: Live, shown: str, wire_version: int) -> None:
-    """Make what is absent; ConfigError if the database is not ours, or newer than we are."""
-    present = {name for name in live.database.list_collection_names() if not name.startswith("system.")}
+def prepare(live: Live, shown: str, wire_version: int, known: int = SCHEMA_VERSION) -> None:
+    """Make what is absent; ConfigError if the database is not ours, or older or newer than `known`."""
     facts = live.collections[Fact]
-    if not _is_ours(live, shown, present):
-        value = encode_json({"version": SCHEMA_VERSION})
+    if (version := version_in(live, shown)) is not None:
+        judge(version, known, shown)
+    else:
+        value = encode_json({"version": known})
         try:
             facts.update_one({"_id": SCHEMA_FACT}, {"$setOnInsert": {"value": value}}, upsert=True)
         except DuplicateKeyError:
             pass  # another process made it at this moment
+    make_absent(live, wire_version)
+
+
+def make_absent(live: Live, wire_version: int) -> None:
+    """Make the collections and indexes that are not there."""
+    present = _present(live)
     for table in TABLES.values():
         _make(live, table.name, present)
         if models := indexes(table, wire_version):
@@ -95,8 +103,13 @@ def _make(live: Live, name: str, present: set[str]) -> None:
             raise
 
 
-def _is_ours(live: Live, shown: str, present: set[str]) -> bool:
-    facts = TABLES[Fact].name
+def _present(live: Live) -> set[str]:
+    return {name for name in live.database.list_collection_names() if not name.startswith("system.")}
+
+
+def version_in(live: Live, shown: str) -> int | None:
+    """The version of a database, None if it is empty; ConfigError if it is not ours."""
+    present, facts = _present(live), TABLES[Fact].name
     # looked for after `present` was listed: what another process makes begins with it
     found = live.collections[Fact].find_one({"_id": SCHEMA_FACT})
     if found is None:
@@ -107,16 +120,11 @@ def _is_ours(live: Live, shown: str, present: set[str]) -> bool:
             )
         if live.collections[Fact].find_one({"_id": {"$ne": SCHEMA_FACT}}) is not None:
             raise _not_ours(shown)
-        return False
+        return None
     try:
-        version = int(decode_json(found["value"])["version"])
+        return int(decode_json(found["value"])["version"])
     except (NotJson, KeyError, TypeError, ValueError) as error:
         raise _not_ours(shown) from error
-    if version > SCHEMA_VERSION:
-        raise ConfigError(
-            f"store {shown}: it has schema version {version}, we know {SCHEMA_VERSION}: use a newer program"
-        )
-    return True
 
 
 def _not_ours(shown: str) -> ConfigError:

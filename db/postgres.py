@@ -215,6 +215,15 @@ class PostgresDatabase(ServerDatabase):
         found = session.query("SELECT indexname FROM pg_indexes WHERE schemaname = current_schema()", ())
         return {name for (name,) in found}
 
+    def columns(self, session: Session, table: str) -> set[str]:
+        """As `Database.columns`."""
+        found = session.query(
+            "SELECT column_name FROM information_schema.columns"
+            " WHERE table_schema = current_schema() AND table_name = %s",
+            (table,),
+        )
+        return {name for (name,) in found}
+
     def prepare_schema(self, session: Session) -> None:
         """As `Database.prepare_schema`: two that create the same table at once would get errors."""
         session.query("SELECT pg_advisory_xact_lock(%s)", (SCHEMA_LOCK,))

@@ -83,6 +83,10 @@ class Database(ABC):
     def indexes(self, session: Session) -> set[str]:
         """The names of the indexes that are there."""
 
+    @abstractmethod
+    def columns(self, session: Session, table: str) -> set[str]:
+        """The names of the columns of a table that is there."""
+
     def prepare(self) -> None:
         """Before the schema is looked at: may refuse (ConfigError) what is not ours, untouched."""
 

@@ -19,7 +19,9 @@ from typing import Any, TypeVar
 
 from db.bootstrap import create_schema, is_complete
 from db.counts import Counts
-from db.schema import TABLES
+from db.migration_sql import migrate
+from db.migrations import Progress, Step
+from db.schema import SCHEMA_VERSION, TABLES
 from db.session import Database, Session, Values
 from db.statement import Statement, statements_for
 from scheduler.core.errors import Conflict, LeaseLost, StoreUnavailable
@@ -162,6 +164,7 @@ class SqlStore:
         self._pool = database.pool()
         self._writers: set[int] = set()  # threads inside a transaction
         self.counts = Counts()
+        self.version = SCHEMA_VERSION
 
     # --- the port
 
@@ -169,13 +172,13 @@ class SqlStore:
         """As `Store.init`. Several processes may do it at once."""
         self.database.prepare()
         with self._session() as session:
-            if is_complete(self.database, self.statements, session):
+            if is_complete(self.database, self.statements, session, self.version):
                 self.database.start()
                 return
             self.database.settle(session)
             session.begin()
             try:
-                create_schema(self.database, self.statements, session)
+                create_schema(self.database, self.statements, session, self.version)
             except BaseException:
                 session.rollback()
                 raise
@@ -236,7 +239,12 @@ class SqlStore:
     def end_session(self, lease: Lease) -> None:
         """As `Store.end_session`: nothing is to be done."""
 
-    # --- for tests, `store check` and `store repair`
+    # --- for tests, `store check`, `repair` and `migrate`
+
+    def migrate(self, steps: Sequence[Step], progress: Progress) -> None:
+        """As `Migratable.migrate`."""
+        with self._session() as session:
+            migrate(self.database, self.statements, session, steps, progress)
 
     def absent(self) -> list[str]:
         """Tables and indexes that should be there and are not: "table jobs", "index jobs_open"."""
@@ -251,7 +259,7 @@ class SqlStore:
         with self._session() as session:
             session.begin()
             try:
-                create_schema(self.database, self.statements, session, anew=True)
+                create_schema(self.database, self.statements, session, self.version, anew=True)
             except BaseException:
                 session.rollback()
                 raise

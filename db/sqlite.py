@@ -263,6 +263,10 @@ class SqliteDatabase(Database):
         """As `Database.indexes`."""
         return {name for (name,) in session.query("SELECT name FROM sqlite_master WHERE type = 'index'", ())}
 
+    def columns(self, session: Session, table: str) -> set[str]:
+        """As `Database.columns`."""
+        return {name for (name,) in session.query("SELECT name FROM pragma_table_info(?)", (table,))}
+
     def settle(self, session: Session) -> None:
         """As `Database.settle`: WAL mode, which the file remembers."""
         if self.path == MEMORY:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
@@ -45,6 +45,8 @@ SCHEMA = "schema"  # the fact that every store makes for itself
 PAGE = 1000
 
 Progress = Callable[[str, int], None]  # table, rows
+Without = Mapping[str, frozenset[str]]  # table -> columns
+NOTHING: Without = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,46 +83,76 @@ def refuse_if_worked_on(store: Store, shown: str) -> None:
         raise Refused(f"{shown}: workers are at work there ({owners}): stop them first (launch.py stop)")
 
 
-def copy(source: Store, destination: Store, keep: Callable[[], None], progress: Progress) -> None:
-    """Copy all tables, a page in a transaction. `keep` is called after each. Raises StoreUnavailable."""
+def copy(
+    source: Store,
+    destination: Store,
+    keep: Callable[[], None],
+    progress: Progress,
+    without: Without = NOTHING,
+) -> None:
+    """Copy all tables, a page in a transaction. `keep` is called after each. Raises StoreUnavailable.
+
+    `without`: columns that a source of an older version lacks, per table; its records have what is their default.
+    """
     for name in KINDS:
-        for page in pages(source, name):
+        for page in pages(source, name, without):
             with destination.transaction() as tx:
                 tx.insert(page)
             keep()
             progress(name, len(page))
 
 
-def compare(source: Store, destination: Store, keep: Callable[[], None], progress: Progress) -> list[Table]:
-    """Count and hash every table on both sides."""
+def compare(
+    source: Store,
+    destination: Store,
+    keep: Callable[[], None],
+    progress: Progress,
+    without: Without = NOTHING,
+) -> list[Table]:
+    """Count and hash every table on both sides; not the columns `without`."""
     found = []
     for name in KINDS:
-        ours = _summed(source, name, keep, progress)
-        theirs = _summed(destination, name, keep, progress)
+        ours = _summed(source, name, keep, progress, without)
+        theirs = _summed(destination, name, keep, progress, without)
         found.append(Table(name, ours[0], theirs[0], ours[1], theirs[1]))
     return found
 
 
-def pages(store: Store, name: str) -> Iterator[list[Any]]:
+def pages(store: Store, name: str, without: Without = NOTHING) -> Iterator[list[Any]]:
     """The records of a table by key, in pages; without the schema's own fact."""
     kind, key = KINDS[name]
+    read = _reader(store, kind, without.get(name, frozenset()))
     if kind is Event:
         for (source,) in sorted(store.count(Event, by=("source",))):
-            yield from _pages(store, kind, ("seq",), (Where("source", "=", source),))
+            yield from _pages(read, ("seq",), (Where("source", "=", source),))
     else:
-        yield from _pages(store, kind, key, (Where("key", "!=", SCHEMA),) if kind is Fact else ())
+        yield from _pages(read, key, (Where("key", "!=", SCHEMA),) if kind is Fact else ())
 
 
-def _pages(
-    store: Store, kind: type, key: tuple[str, ...], where: Sequence[Where], size: int = PAGE
-) -> Iterator[list[Any]]:
+Read = Callable[[Sequence[Where], Sequence[str], int], list[Any]]
+
+
+def _reader(store: Store, kind: type, without: frozenset[str]) -> Read:
+    """What finds records: whole ones, or all but these columns, which the store has not."""
+    names = [field.name for field in fields(kind) if field.name not in without]
+
+    def read(where: Sequence[Where], order: Sequence[str], limit: int) -> list[Any]:
+        if not without:
+            return store.find(kind, where, order, limit)
+        rows = store.select(kind, names, where, order, limit)
+        return [kind(**dict(zip(names, row, strict=True))) for row in rows]
+
+    return read
+
+
+def _pages(read: Read, key: tuple[str, ...], where: Sequence[Where], size: int = PAGE) -> Iterator[list[Any]]:
     last: tuple[Any, ...] | None = None
     limit = size
     while True:
         # of a key of several fields the first is looked for from its last value on: some come twice
         op = ">" if len(key) == 1 else ">="
         after = () if last is None else (Where(key[0], op, last[0]),)
-        found: list[Any] = store.find(kind, (*where, *after), key, limit)
+        found = read((*where, *after), key, limit)
         fresh = [record for record in found if last is None or _key(record, key) > last]
         if fresh:
             yield [_as_copied(record) for record in fresh]
@@ -138,9 +170,11 @@ def _as_copied(record: Any) -> Any:
     return handed_over(record) if isinstance(record, Lease) and record.name == LEADER else record
 
 
-def _summed(store: Store, name: str, keep: Callable[[], None], progress: Progress) -> tuple[int, str]:
+def _summed(
+    store: Store, name: str, keep: Callable[[], None], progress: Progress, without: Without
+) -> tuple[int, str]:
     total, digest = 0, hashlib.sha256()
-    for page in pages(store, name):
+    for page in pages(store, name, without):
         for record in page:
             digest.update(canonical(record))
         total += len(page)
