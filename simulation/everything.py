@@ -1,9 +1,10 @@
 """Everything that is stored, compared once a simulated day with everything that the events told.
 
-The checker follows each commit and looks at what that commit touched. Here the rest is looked at: a row that nobody
-should have touched. Every row of every job, every unit of work that is kept, the processes and the holds are read and
-compared, however old they are. What is about two jobs (a result and its inputs) is looked at again if either of them
-changed since yesterday; as no stored row differs from what the events told, it holds for the others as it did.
+The checker follows each commit and looks at what that commit was about. Here the rest is looked at: a row that nobody
+should have touched. The database itself notes, by triggers, which rows of jobs any statement wrote, whoever sent it;
+these are compared each day, and the others are as they were yesterday. All of them, however old, are read once a
+simulated month, and at the end. Every unit of work that is kept, the processes and the holds are read each day. What
+is about two jobs (a result and its inputs) is looked at again if either of them changed.
 
 What retention takes is no gap: it may take the units of work of a job that ended before its age, and nothing else.
 """
@@ -11,12 +12,12 @@ What retention takes is no gap: it may take the units of work of a job that ende
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from db.sql import SqlStore
 from scheduler.core.event import Event
 from scheduler.core.job import Job
 from scheduler.core.ports import Where
@@ -33,6 +34,15 @@ if TYPE_CHECKING:
 Row = tuple[str, str, int, int, str | None]  # id, state, run, version, reason
 JOB = ("id", "state", "run", "version", "reason")
 UOW = ("id", "state", "attempt", "copied", "history_n")
+NOTES = (
+    "CREATE TEMP TABLE written (id TEXT)",
+    "CREATE TEMP TRIGGER written_1 AFTER INSERT ON main.jobs BEGIN INSERT INTO written VALUES (NEW.id); END",
+    "CREATE TEMP TRIGGER written_2 AFTER UPDATE ON main.jobs BEGIN INSERT INTO written VALUES (NEW.id); END",
+    "CREATE TEMP TRIGGER written_3 AFTER UPDATE ON main.jobs BEGIN INSERT INTO written VALUES (OLD.id); END",
+    "CREATE TEMP TRIGGER written_4 AFTER DELETE ON main.jobs BEGIN INSERT INTO written VALUES (OLD.id); END",
+)
+MONTH = 30  # looks, of which one is at every job there is
+CHUNK = 250
 OPENED = timedelta(hours=12)  # long enough for another leader, where leases last for hours
 IN_TIME = timedelta(days=2)  # a job that has been due for so long and has nothing in its way is late for good
 
@@ -49,8 +59,9 @@ class Everything(Checker):
         self.looks = self.rows_looked_at = self.requests = 0
         self.digest = hashlib.sha256()  # of the whole history
         self._active: Counter[str] = Counter()  # unfinished units of work of each process
-        self._ids: list[str] = []  # in the order of ids
-        self._told: list[Row] = []  # the same
+        assert isinstance(world.store, SqlStore)
+        self._written = _Written(world.store)
+        self._told: dict[str, Row] = {}
         self._sealed: list[str] = []  # jobs whose output may be forgotten, oldest first
         self._seen: dict[str, datetime] = {}  # up to where the periods of a process were found to be there
 
@@ -80,7 +91,7 @@ class Everything(Checker):
         self.looks += 1
         for id_ in self.changed:
             self._note(self.model.jobs[id_])
-        self._jobs()
+        self.jobs(every=self.looks % MONTH == 0)
         self._uows()
         self._processes()
         self._periods()
@@ -99,24 +110,31 @@ class Everything(Checker):
         self._forget()
 
     def _note(self, job: JobView) -> None:
-        told = (job.id, job.state, job.run, job.version, job.reason if job.state in FINISHED else None)
-        at = bisect_left(self._ids, job.id)
-        if at < len(self._ids) and self._ids[at] == job.id:
-            self._told[at] = told
-        else:
-            self._ids.insert(at, job.id)
-            self._told.insert(at, told)
+        reason = job.reason if job.state in FINISHED else None
+        self._told[job.id] = (job.id, job.state, job.run, job.version, reason)
         if job.finished:
             self.unfinished.pop(job.id, None)
         else:
             self.unfinished[job.id] = None
 
-    def _jobs(self) -> None:
-        stored = self.store.select(Job, JOB, (), ("id",))
+    def jobs(self, *, every: bool) -> None:
+        """Compare the rows of jobs that were written since the last look, or every one."""
+        written = self._written.taken()
+        if every:
+            stored = self.store.select(Job, JOB)
+            ids = self._told.keys() | {row[0] for row in stored}
+        else:
+            ids, stored = {*written, *self.changed}, []
+            wanted = sorted(ids)
+            for at in range(0, len(wanted), CHUNK):
+                stored += self.store.select(Job, JOB, (Where("id", "in", wanted[at : at + CHUNK]),))
         self.rows_looked_at += len(stored)
-        finished = [row if row[1] in FINISHED or row[4] is None else (*row[:4], None) for row in stored]
-        if finished != self._told:
-            raise Broken(8, _difference("job", finished, self._told))
+        rows = {row[0]: row if row[1] in FINISHED else (*row[:4], None) for row in stored}
+        for id_ in ids:
+            if rows.get(id_) != self._told.get(id_):
+                raise Broken(
+                    8, f"{id_} is stored as {rows.get(id_)}, its events give {self._told.get(id_)}", id_
+                )
         is_open = {row[0] for row in self.store.select(Job, ("id",), (Where("open", "=", True),))}
         if is_open != self.unfinished.keys():
             wrong = sorted(is_open ^ self.unfinished.keys())
@@ -195,9 +213,20 @@ class Everything(Checker):
             del self.recent[0]
 
 
-def _difference(what: str, stored: Sequence[Row], told: Sequence[Row]) -> str:
-    theirs, ours = {row[0]: row for row in stored}, {row[0]: row for row in told}
-    for id_ in sorted(theirs.keys() | ours.keys()):
-        if theirs.get(id_) != ours.get(id_):
-            return f"{what} {id_} is stored as {theirs.get(id_)}, its events give {ours.get(id_)}"
-    raise AssertionError("they are equal")
+class _Written:
+    """The ids of the jobs that any statement inserted, updated or deleted, noted by the database itself."""
+
+    def __init__(self, store: SqlStore) -> None:
+        self._store = store
+        for statement in NOTES:
+            self._run(statement)
+
+    def _run(self, sql: str) -> list[tuple[str]]:
+        with self._store._session() as session:
+            return session.query(sql, [])
+
+    def taken(self) -> set[str]:
+        """Those since the last call."""
+        found = {row[0] for row in self._run("SELECT DISTINCT id FROM written")}
+        self._run("DELETE FROM written")
+        return found

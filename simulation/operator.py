@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from scheduler import control
 from scheduler.core.command import Command
 from scheduler.core.ports import Where
+from scheduler.core.uow import job_of
 from simulation.model import FINISHED
 
 if TYPE_CHECKING:
@@ -200,6 +201,9 @@ class Registrar(Operator):
                     "submit": ("deleted",),
                 }[verb]
                 names = sorted(name for name, state in model.processes.items() if state in wanted)
+                if verb != "submit" and rng.random() < 0.5:
+                    self._at_a_bad_moment(verb, set(names), 240)
+                    return None, None
                 return ({"process": rng.choice(names)}, None) if names else (None, None)
             case "drop_late" | "narrow_late":
                 waiting = sorted(model.waits)
@@ -208,6 +212,16 @@ class Registrar(Operator):
                 id_ = rng.choice(waiting)
                 return {"command": id_}, self._narrower(id_) if verb == "narrow_late" else None
         return super()._target(verb)
+
+    def _at_a_bad_moment(self, verb: str, names: set[str], looks: int) -> None:
+        """Do it to one of these processes once a unit of work of it has failed and waits for its retry."""
+        assert self.world.checker is not None
+        uows = self.world.checker.model.uows.values()
+        failed = {job_of(uow.id).partition("@")[0] for uow in uows if uow.state == "invalid"} & names
+        if failed and self.on:
+            self.submit(verb, {"process": self.rng.choice(sorted(failed))})
+        elif looks:
+            self.world.at(30.0, lambda: self._at_a_bad_moment(verb, names, looks - 1))
 
     def _narrower(self, late: str) -> dict[str, Any]:
         """Some processes, an interval around a job it is about, or both."""

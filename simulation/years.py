@@ -158,8 +158,10 @@ class Years(Run):
         self._calm_down()
         self.operator.release_all()
         self._stop_time()
+        self.world.run(3 * LEASE_S)  # whoever died as the last: another one leads, and sweeps
         self.rest()
         self.checker.look()
+        self.checker.jobs(every=True)
         check_units(self.checker)
         check_periods(self.checker)
         for job in self.checker.model.jobs.values():
