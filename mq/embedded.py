@@ -269,6 +269,7 @@ class EmbeddedConsumer:
                 else:
                     messages.append(Message(body, tag, again != 0))
                     claimed[tag] = (queue, rank, tag, body)
+            rows.bury(db, refused)
             if claimed:
                 claim = rows.claim(db, self.id, list(claimed.values()))
         self._changed.clear()

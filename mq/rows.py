@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+from mq.envelope import DEAD
 from scheduler.core.ports import Outgoing
 
 _PUT = "INSERT INTO messages (queue, rank, id, body) VALUES (?, ?, ?, ?)"
@@ -24,10 +25,17 @@ _HEAD = "SELECT rank, id, body, redelivered FROM messages WHERE queue = ? ORDER 
 _TAKE_ONE = "DELETE FROM messages WHERE queue = ? AND rank = ? AND id = ?"
 _TAKE = "DELETE FROM messages WHERE queue = ? AND (rank, id) <= (?, ?)"
 _CLAIM = "INSERT INTO claims (consumer, messages) VALUES (?, ?)"
+_BURY = "INSERT OR IGNORE INTO messages (queue, rank, id, body, redelivered) VALUES (?, ?, ?, ?, ?)"
+_LET_GO = (
+    "DELETE FROM messages WHERE queue = ? AND id <="
+    " (SELECT id FROM messages WHERE queue = ? ORDER BY id DESC LIMIT 1 OFFSET ?)"
+)
 BELLS = "SELECT id, address FROM consumers WHERE queue = ?"
 ANY = "SELECT 1 FROM messages WHERE queue = ? LIMIT 1"
 DEPTH = "SELECT count(*) FROM messages WHERE queue = ?"
 ADDRESSES = "SELECT DISTINCT id, address FROM consumers"
+
+DEAD_MOST = 1000
 
 Stamp = Callable[[], int]
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -78,6 +86,15 @@ def take(db: sqlite3.Connection, queues: Sequence[str], limit: int) -> list[Take
         for queue, rank, last in {taken.queue: taken[:3] for taken in found}.values():
             db.execute(_TAKE, (queue, rank, last))
     return found
+
+
+def bury(db: sqlite3.Connection, refused: Sequence[Taken]) -> None:
+    """Keep what could not be read, for people to look at: the newest DEAD_MOST of them."""
+    if not refused:
+        return
+    places = [(DEAD, taken.rank, taken.id, taken.body, taken.redelivered) for taken in refused]
+    db.executemany(_BURY, places)
+    db.execute(_LET_GO, (DEAD, DEAD, DEAD_MOST))
 
 
 def claim(db: sqlite3.Connection, consumer: int, entries: Sequence[Sequence[Any]]) -> int:

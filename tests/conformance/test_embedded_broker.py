@@ -69,6 +69,24 @@ def test_a_foreign_message_is_dropped_with_a_line_for_people(
     (line,) = caplog.messages
     assert line.startswith("queue work: dropped") and "\n" not in line and len(line) < 300
     assert broker.depth(["work"]) == {"work": 0}
+    with sqlite3.connect(file) as db:
+        kept = db.execute("SELECT CAST(body AS BLOB) FROM messages WHERE queue = 'synergy.dead'").fetchall()
+    db.close()
+    assert kept == [(body if isinstance(body, bytes) else str(body).encode(),)], "it lies with the dead"
+
+
+def test_the_dead_are_not_kept_for_ever(
+    broker: EmbeddedBroker, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "DEAD_MOST", 3)
+    with sqlite3.connect(file) as db:
+        db.executemany(
+            "INSERT INTO messages (queue, rank, id, body) VALUES ('work', ?, ?, 'x')",
+            [(-n % 2, n) for n in range(8)],
+        )
+    db.close()
+    assert broker.consume(["work"], 5).receive(5, 0) == []
+    assert broker.depth(["work", "synergy.dead"]) == {"work": 3, "synergy.dead": 3}
 
 
 def test_text_that_is_not_utf_8(broker: EmbeddedBroker, file: Path, caplog: pytest.LogCaptureFixture) -> None:
