@@ -19,9 +19,10 @@ import hashlib
 from collections.abc import Generator
 from typing import Any
 
+from mq.envelope import DEAD as DEAD
+
 PREFIX = "synergy."
 CONTROL = "control."
-DEAD = "synergy.dead"
 NUDGE = "synergy.nudge"
 EXPIRES_S = 1800
 DEAD_MOST = 10_000

@@ -14,11 +14,13 @@ from collections.abc import Callable
 
 from scheduler.core.errors import ConfigError, Conflict, LeaseLost, StoreUnavailable
 from scheduler.core.ports import Broker, Clock, Store
+from scheduler.core.records import Fact
 from scheduler.core.slice import Item
 from scheduler.core.timetable import Timetable
 from scheduler.engine import Engine
 from scheduler.eventlog import EventLog
 from scheduler.listener import Listener
+from scheduler.moving import SCHEMA
 from scheduler.retention import Policy, prune
 
 log = logging.getLogger(__name__)
@@ -61,6 +63,7 @@ class Daemon:
         self._stopping = threading.Event()
         self._reload = reload or threading.Event()
         self.leading = threading.Event()
+        self._schema: Fact | None = None  # of the store, as it was when we began
 
     def stop(self) -> None:
         """End the loop after the current turn; the lease is handed over at once."""
@@ -100,11 +103,14 @@ class Daemon:
 
     def _step(self) -> None:
         engine = self.engine
+        if self._schema is None:
+            self._schema = engine.store.get(Fact, SCHEMA)
         if not engine.lead():
             self._stand_by()
             self._stopping.wait(min(self.tick_s, engine.leader_lease_s / 4, engine.free_in_s + AFTER_LEASE_S))
             return
         if not self.leading.is_set():
+            self._refuse_if_migrated()
             log.info("leading as %s", engine.holder)
             self.leading.set()
             self._look_at = 0.0
@@ -121,6 +127,15 @@ class Daemon:
             self._prune()
             engine.keep_lease()
         engine.flush()
+
+    def _refuse_if_migrated(self) -> None:
+        """A newer program migrated the store while we stood by: it is not for us any more. Raises ConfigError."""
+        schema = self.engine.store.get(Fact, SCHEMA)
+        if schema is not None and schema != self._schema:
+            raise ConfigError(
+                f"the store was migrated to schema version {schema.value.get('version')} while this scheduler stood by:"
+                " restart it, with the program that did it"
+            )
 
     def _prune(self) -> None:
         """One pass of retention, in a round in which there was nothing else to do."""
