@@ -7,15 +7,18 @@ first change; if it fails nothing was changed. A migration that was killed is re
 
 from __future__ import annotations
 
+import logging
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from scheduler.core.errors import Refused
+from scheduler.core.errors import Refused, SchedulerError
 
 if TYPE_CHECKING:
     from commands.site import Site
@@ -26,7 +29,10 @@ if TYPE_CHECKING:
 ALIVE_S = 20.0  # whoever was seen so lately may still run: supervisors are seen every few seconds
 FOLDER = "backups"  # of the state folder: for what has no file of its own
 TOLD_EVERY_S = 2.0
+RENEW_S = 5.0
 Progress = Callable[[str, int], None]
+
+log = logging.getLogger("synergy.upgrade")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,7 @@ def upgrade(
     Raises Refused (somebody is at work), ConfigError (newer, or not ours), StoreUnavailable (also if the backup
     cannot be written), LeaseLost (we were stopped for so long that somebody took the lead before the first change).
     """
+    from db.backup import file_of
     from db.migrations import due, judge, latest, version_of
     from scheduler import moving
     from scheduler.charge import charge
@@ -75,8 +82,32 @@ def upgrade(
         kept = _back_up(lead, clock, due(steps, old), folder, old, progress) if backup else None
         with store.transaction(lead.lease):
             pass  # the last moment at which nothing was changed: we still lead, and for a full lease
-        cast("Migratable", store).migrate(steps, progress)
+        with (
+            renewing(lead) if file_of(store) is None else nullcontext()
+        ):  # in a file nobody else can write meanwhile
+            cast("Migratable", store).migrate(steps, progress)
     return Upgraded(old, new, kept)
+
+
+@contextmanager
+def renewing(lead: Charge, every_s: float = RENEW_S) -> Iterator[None]:
+    """Keep the lead while one statement takes longer than a lease: nobody may begin on half a migration."""
+    ending = threading.Event()
+
+    def renew() -> None:
+        try:
+            while not ending.wait(every_s):
+                lead.keep()
+        except SchedulerError as error:  # what was begun goes on: stopping half-way would help nobody
+            log.warning("the lead was not kept during the migration: %s", error)
+
+    thread = threading.Thread(target=renew, name="renewal", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        thread.join()
 
 
 def refuse_if_alive(store: Store) -> None:

@@ -21,7 +21,7 @@ from typing import Any, cast
 
 import pytest
 
-from commands.upgrade import Upgraded, upgrade
+from commands.upgrade import Upgraded, renewing, upgrade
 from db import backup, open_store
 from db.migrations import (
     STEPS,
@@ -248,6 +248,17 @@ def test_nobody_may_be_at_work(store: Migratable, clock: Any, tmp_path: Path) ->
     assert version_of(store) == 1
     clock.move(10)
     assert migrated(store, clock, tmp_path) is not None
+
+
+def test_the_lead_is_kept_while_one_statement_takes_long(store: Migratable, clock: Any) -> None:
+    with charge(store, "store", clock.monotonic) as lead:
+        clock.move(50)
+        with renewing(lead, every_s=0.01):
+            until = store.now() + timedelta(seconds=30)
+            while (lease := store.get(Lease, "leader")) is None or lease.expires_at < until:
+                pass  # the time limit of the test ends it
+    with charge(store, "store", clock.monotonic):
+        pass  # it was handed over
 
 
 def test_without_a_backup_nothing_is_changed(
