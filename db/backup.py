@@ -100,6 +100,7 @@ def _made(target: Path, mode: int) -> Iterator[Path]:
     part = target.with_name(f"{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target)
         os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
         part.chmod(mode)  # whatever the umask is
         yield part
@@ -116,6 +117,14 @@ def _made(target: Path, mode: int) -> Iterator[Path]:
         for end in ("", *_BESIDE):
             with suppress(OSError):  # it has its name, or is left over from what failed
                 Path(f"{part}{end}").unlink(missing_ok=True)
+
+
+def _sweep(target: Path) -> None:
+    """Unfinished backups of the same store: whoever was at them was killed, or we would not lead."""
+    ours = target.name.rpartition(".v")[0] + ".v"
+    for path in target.parent.iterdir():
+        if path.name.startswith(ours) and ".bak.part" in path.name:
+            path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -379,6 +379,20 @@ def test_the_file_is_put_back(tmp_path: Path, clock: Any) -> None:
     again.close()
 
 
+def test_what_a_killed_backup_left_is_removed(tmp_path: Path, clock: Any) -> None:
+    for name in ("store.db.v1-2026.bak.part", "store.db.v1-2026.bak.part-wal"):
+        (tmp_path / name).write_text("half of it")
+    kept = ["other.db.v1-2026.bak.part", "store.db.v0-2025.bak", "store.db.bak.part"]
+    for name in kept:
+        (tmp_path / name).write_text("somebody's")
+    store = cast("Migratable", open_store(f"sqlite:///{tmp_path}/store.db", clock=clock))
+    store.init()
+    done = migrated(store, clock, tmp_path)
+    store.close()
+    assert done is not None and done.backup is not None
+    assert sorted(path.name for path in tmp_path.glob("*.bak*")) == sorted([*kept, done.backup.name])
+
+
 def test_a_backup_is_one_moment(tmp_path: Path, clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Renewals of our own lease meanwhile do not begin it anew."""
     monkeypatch.setattr(backup, "PAGES", 1)
