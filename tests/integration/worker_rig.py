@@ -70,8 +70,12 @@ class Rig:
         with self.store.transaction() as transaction:
             transaction.insert([uow])
         if send:
-            self.broker.publish([Outgoing("default", uow.id, priority)])
+            self.send(uow.id, priority)
         return uow.id
+
+    def send(self, uow_id: str, priority: int = 5) -> None:
+        """Publish a unit of work that is saved."""
+        self.broker.publish([Outgoing("default", uow_id, priority)])
 
     def worker(self, owner: str = "w1", **options: Any) -> WorkerProcess:
         """Start a worker in a thread of this process: as real, and ready in a third of the time."""
