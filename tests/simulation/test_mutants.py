@@ -183,6 +183,7 @@ HINTS = {
     "no sweep, and no look at what was lost": 29,
     "an early run decides over newer inputs": 4,
     "a reopened job does not wait for its inputs": 3,
+    "periods open for what expired": 6,
     "late data beyond the limit is refused": 5,
     "narrowed late data begins outside": 5,
     "narrowed late data reaches nothing": 5,
