@@ -1,4 +1,7 @@
-"""`jobs [PROCESS]`: jobs by state and timeperiod, the newest last. Without PROCESS also how many there are of each."""
+"""`jobs [PROCESS]`: jobs by state and timeperiod, the newest last. Without PROCESS how many there are of each.
+
+`--reason lost` lists, of all processes, what ended so: what is to be looked at, and then driven again.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 
 from commands.operate import Desk, add_reading, spoken
 from commands.table import show
+from mx.present import REASONS
 from scheduler.core.errors import InvalidRequest
 from scheduler.core.job import Job
 from scheduler.core.lifecycle import JobState
@@ -21,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """`[PROCESS] [--state STATE] [--limit N]`."""
     parser.add_argument("process", nargs="?", help="of one process; without it how many there are of all")
     parser.add_argument("--state", action="append", metavar="STATE", help=", ".join(JobState))
+    parser.add_argument("--reason", action="append", metavar="REASON", help=", ".join(REASONS))
     parser.add_argument("--limit", type=int, default=LIMIT, metavar="N", help=f"the newest N; {LIMIT}")
     add_reading(parser)
 
@@ -31,19 +36,25 @@ def run(args: argparse.Namespace) -> int:
     for state in states:
         if state not in list(JobState):
             raise InvalidRequest(f"--state {state}: expected one of {', '.join(JobState)}")
+    for reason in args.reason or []:
+        if reason not in REASONS:
+            raise InvalidRequest(f"--reason {reason}: expected one of {', '.join(REASONS)}")
     if args.limit < 1:
         raise InvalidRequest(f"--limit {args.limit}: expected 1 or more")
     with Desk(args) as desk:
         where = [Where("state", "in", states)] if states else []
-        if args.process is None:
+        where += [Where("reason", "in", args.reason)] if args.reason else []
+        if args.process is None and not args.reason:
             return _counts(desk, where)
-        where.append(Where("process", "=", desk.process(args.process)))
+        if args.process is not None:
+            where.append(Where("process", "=", desk.process(args.process)))
         found = desk.store.find(Job, where, ("-start",), args.limit)[::-1]
     if args.json:
         print(json.dumps([as_json(job) for job in found], indent=2))
         return 0
     rows = [
         (
+            *(() if args.process else (job.process,)),
             job.timeperiod,
             job.state,
             job.run,
@@ -54,7 +65,15 @@ def run(args: argparse.Namespace) -> int:
         for job in found
     ]
     show(
-        ("timeperiod", "state", "runs", "ended", "reason", "message"),
+        (
+            *(() if args.process else ("process",)),
+            "timeperiod",
+            "state",
+            "runs",
+            "ended",
+            "reason",
+            "message",
+        ),
         rows,
         [STYLES.get(job.state, "default") for job in found],
     )

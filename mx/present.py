@@ -38,6 +38,7 @@ REASONS = {
     "timed_out": "it ran out of time",
     "lost": "its workers were lost too often",
     "killed": "it was killed",
+    "canceled": "its work gave it up",
     "dependency": "something it stands on was skipped",
     "children": "all it is made of was skipped",
     "catchup": "it was past when it was first seen",

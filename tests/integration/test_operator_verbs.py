@@ -8,7 +8,7 @@ import pwd
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import pytest
 from commands.dispatch import main
 from commands.site import Site
 from scheduler.clock import Mapping
+from scheduler.control import submit
 from scheduler.core.command import Command
 from scheduler.core.job import Job
 from scheduler.core.records import Hold, LogChunk, ProcessRow
@@ -25,7 +26,7 @@ from scheduler.core.uow import Uow
 from scheduler.daemon import Daemon
 from scheduler.engine import Engine
 from worker.changes import accept, finish
-from worker.executor import Outcome
+from worker.executor import Outcome, Verb
 
 CONTEXT = """
 from synergy import Retry, freerun, managed, tree
@@ -63,10 +64,7 @@ class Box:
     def lead(self) -> None:
         self.thread.start()
         assert self.daemon.leading.wait(30)
-        until = time.monotonic() + 30
-        while len(self.store.find(Uow)) < 3:  # the first three hours
-            assert time.monotonic() < until, "the scheduler made no jobs"
-            time.sleep(0.02)
+        self.until(lambda: len(self.store.find(Uow)) >= 3, "the first three hours are requested")
 
     def close(self) -> None:
         self.daemon.stop()
@@ -97,6 +95,18 @@ class Box:
         found = self.store.get(Job, id_)
         assert found is not None
         return found
+
+    def uow(self, id_: str) -> Uow:
+        found = self.store.get(Uow, id_)
+        assert found is not None
+        return found
+
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        """The scheduler is at work on it."""
+        ends = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < ends, what
+            time.sleep(0.02)
 
 
 READING = ("jobs", "job", "explain", "events", "log")
@@ -162,19 +172,28 @@ def test_kill_and_retry(box: Box) -> None:
     assert "nothing to kill" in box.refuse(5, "kill", "h", "2020050123")
 
 
-def fail(box: Box, id_: str) -> None:
-    """As a worker would."""
-    uow = box.store.get(Uow, id_)
-    assert uow is not None
+def take(box: Box, id_: str) -> Uow:
+    """Accept it, as a worker would."""
+    uow = box.uow(id_)
     now = box.store.now()
     with box.store.transaction() as tx:
         assert tx.update([accept(uow, owner="w", box="here", token="1", now=now, lease_s=600)]) == 1
-    uow = box.store.get(Uow, id_)
-    assert uow is not None
+    return box.uow(id_)
+
+
+def end(box: Box, uow: Uow, verb: Verb, **how: Any) -> None:
+    """End it, as a worker would."""
     with box.store.transaction() as tx:
-        tx.insert([LogChunk(uow=id_, attempt=1, n=1, at=now, text="opening the file\nno such file\n")])
-        outcome = Outcome(uow_id=id_, token="1", verb="fail", error="no such file", duration_s=1.0)
-        assert tx.update([finish(uow, outcome, now=now)]) == 1
+        outcome = Outcome(uow_id=uow.id, token="1", verb=verb, duration_s=1.0, **how)
+        assert tx.update([finish(uow, outcome, now=box.store.now())]) == 1
+
+
+def fail(box: Box, id_: str) -> None:
+    uow = take(box, id_)
+    with box.store.transaction() as tx:
+        text = "opening the file\nno such file\n"
+        tx.insert([LogChunk(uow=id_, attempt=1, n=1, at=box.store.now(), text=text)])
+    end(box, uow, "fail", error="no such file")
 
 
 def test_run_now_and_submit(box: Box) -> None:
@@ -287,9 +306,33 @@ def test_reading(box: Box) -> None:
     assert "not run yet" in box.refuse(4, "log", "h", "2020050123")
     assert "did you mean h?" in box.refuse(4, "jobs", "hh")
     assert "--state done" in box.refuse(2, "jobs", "h", "--state", "done")
+    assert "--reason bored" in box.refuse(2, "jobs", "--reason", "bored")
     assert "there is no job" in box.refuse(4, "explain", "h", "2021050100")
     assert "one period is meant" in box.refuse(2, "job", "h", "2020-05-01T00..2020-05-01T02")
     assert "month must be in 1..12" in box.refuse(2, "explain", "d", "2020-13")
+
+
+def test_what_was_lost_too_often_is_listed_and_driven_again(box: Box) -> None:
+    first, second = "h@2020050100#1", "h@2020050100#2"
+    for attempt in range(1, 7):  # five may be lost, then it is given up
+        take(box, first)
+        submit(
+            box.store, box.broker, "worker_died", {"owner": "w"}, actor="box:here"
+        )  # as its supervisor does
+        box.until(lambda n=attempt: box.uow(first).losses == n, f"attempt {attempt} is called lost")  # type: ignore[misc]
+    assert box.uow(first).state == "canceled"
+    lost = box.ask("jobs", "--reason", "lost", "--reason", "failed")
+    assert [(job["job"], job["state"], job["reason"]) for job in lost] == [
+        ("h@2020050100", "skipped", "lost")
+    ]
+    assert "2020050100" in box.type("jobs", "--reason", "lost")[1]
+    assert "lost with its worker too often" in box.type("events", "h", "2020050100", "--severity", "debug")[1]
+    box.ask("reprocess", "h", "2020050100")
+    end(box, take(box, "h@2020050101#1"), "succeed")  # three may be active: it makes a place
+    box.until(lambda: box.store.get(Uow, second) is not None, "it is requested again")
+    end(box, take(box, second), "succeed")
+    box.until(lambda: box.job("h@2020050100").state == "processed", "it is processed")
+    assert box.ask("jobs", "--reason", "lost") == []
 
 
 def test_without_a_scheduler_a_command_waits(idle: Box) -> None:
