@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from scheduler.core.errors import InvalidRequest
@@ -56,12 +57,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--only", metavar="TEXT", help="with --mutants: those whose name contains TEXT")
     parser.add_argument("--out", metavar="FILE", help="with --mutants: write the report (Markdown) here")
+    parser.add_argument(
+        "--lines",
+        metavar="FILE",
+        help="with --mutants: which test executes which line; recorded into this file if it is not there",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Exit code 0: all explored, nothing broken; 1: an invariant is broken, or a bound was reached."""
     if args.mutants:
-        return _hunt(args.only, args.jobs, args.out)
+        return _hunt(args.only, args.jobs, args.out, args.lines)
     found = []
     for one in _explored(_shapes(args), args):
         found.append(one)
@@ -75,9 +81,9 @@ def run(args: argparse.Namespace) -> int:
     return 0 if found and all(one.ok for one in found) else EXIT_BROKEN
 
 
-def _hunt(only: str | None, jobs: int, out: str | None) -> int:
+def _hunt(only: str | None, jobs: int, out: str | None, lines_kept: str | None) -> int:
     from verify.equivalent import EQUIVALENT
-    from verify.hunt import Fate, hunted, report
+    from verify.hunt import UNDECIDED, Fate, hunted, report
     from verify.mutants import enumerated
 
     everyone = enumerated()
@@ -88,9 +94,11 @@ def _hunt(only: str | None, jobs: int, out: str | None) -> int:
 
     def tell(number: int, fate: Fate) -> None:
         by = f"killed by {fate.killer}: {fate.words}" if fate.killer else "SURVIVED"
+        by = fate.words if fate.killer == UNDECIDED else by
         print(f"{number}/{len(chosen)} {fate.name}\n    {by} ({fate.seconds:.0f} s)", flush=True)
 
-    fates = hunted(chosen, jobs, tell)
+    with TemporaryDirectory() as folder:
+        fates = hunted(chosen, jobs, tell, Path(lines_kept or f"{folder}/lines.json"))
     lines = report(fates)
     print("\n".join(lines))
     if out is not None:
@@ -98,7 +106,7 @@ def _hunt(only: str | None, jobs: int, out: str | None) -> int:
     unknown = sorted(EQUIVALENT.keys() - {m.name for m in everyone})
     for name in unknown:
         print(f"called equivalent, and not there any more: {name}", file=sys.stderr)
-    survived = [fate for fate in fates if not fate.killer and fate.name not in EQUIVALENT]
+    survived = [fate for fate in fates if fate.killer in ("", UNDECIDED) and fate.name not in EQUIVALENT]
     too_many = len(EQUIVALENT) > SHARE_MAX * len(everyone)
     return EXIT_BROKEN if survived or unknown or too_many or not fates else 0
 

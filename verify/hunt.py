@@ -1,8 +1,9 @@
 """The hunt: each mutant in a process of its own, killers one after another, the quickest first.
 
-A killer is: an exploration (an invariant breaks, or its pinned numbers change), tests of the core, seeds of the
-simulation. A mutant that none of them notices has survived, and is listed by name, unless `EQUIVALENT` says why
-nobody could notice it. Needs a clone: the tests are not part of the wheel.
+A killer is: a test that executes the line of the guard (`verify.lines` recorded which), an exploration (an invariant
+breaks, or its pinned numbers change), a seed of the simulation. A mutant that none of them notices has survived, and
+is listed by name, unless `EQUIVALENT` says why nobody could notice it. Who needs more time than a mutant is given is
+undecided, which is no kill. Needs a clone: the tests are not part of the wheel.
 """
 
 from __future__ import annotations
@@ -12,42 +13,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from scheduler.core.errors import Refused
 from verify.equivalent import EQUIVALENT
+from verify.lines import OPTIONS, recorded
 from verify.mutants import ROOT, Mutant, install
 
 CPU_S = 150  # of one killer; those that find nothing need a third of it
 QUICK = ("tests/unit/test_lifecycle.py", "tests/unit/test_plan.py", "tests/scenario/test_machines.py")
-TESTS = (
-    "tests/scenario/test_time_and_discrete.py",
-    "tests/scenario/test_recovery.py",
-    "tests/scenario/test_commands.py",
-    "tests/scenario/test_late.py",
-    "tests/scenario/test_freerun_and_context.py",
-    "tests/scenario/test_tally.py",
-    "tests/scenario/test_batches_of_commands.py",
-    "tests/scenario/test_blockers.py",
-    "tests/scenario/test_cascades.py",
-    "tests/scenario/test_holds.py",
-    "tests/scenario/test_live_changes.py",
-    "tests/scenario/test_loop.py",
-    "tests/scenario/test_many_at_once.py",
-    "tests/scenario/test_moved_start.py",
-    "tests/scenario/test_one_at_a_time.py",
-    "tests/scenario/test_process_states.py",
-    "tests/scenario/test_relations.py",
-    "tests/scenario/test_states_by_events.py",
-    "tests/scenario/test_two_clocks.py",
-    "tests/unit/test_worker_runner.py",
-    "tests/unit/test_worker_runner_stops.py",
-    "tests/unit/test_worker_runner_outages.py",
-)
+FIRST = 15  # tests that are tried before the rest of those that execute the line
+WALL_S = 240  # of one mutant by the clock: beyond it waits for ever
 SEEDS = 6
+UNDECIDED = "undecided"
 
 
 class Fate(NamedTuple):
@@ -95,7 +77,7 @@ def _explored(machine: str, blocking: str, together: int) -> str:
     return "" if counted == pinned else f"pinned numbers: {counted} instead of {pinned}"
 
 
-def _tested(files: tuple[str, ...]) -> str:
+def _tested(files: Sequence[str]) -> str:
     import pytest
 
     class Listener:
@@ -110,8 +92,7 @@ def _tested(files: tuple[str, ...]) -> str:
                 self.failed = f"{report.nodeid} cannot be imported"
 
     listener = Listener()
-    options = ["-x", "-q", "-p", "no:cacheprovider", "--no-header", "-o", "timeout=0", "--deselect"]
-    pytest.main([*options, "tests/scenario/test_chains.py", *files], plugins=[listener])
+    pytest.main(["-x", *OPTIONS, *files], plugins=[listener])
     return listener.failed
 
 
@@ -125,15 +106,16 @@ def _simulated() -> str:
     return ""
 
 
-def _killers() -> Iterator[tuple[str, Callable[[], str]]]:
+def _killers(tests: list[str]) -> Iterator[tuple[str, Callable[[], str]]]:
     from verify.shape import CONFIGURATIONS
 
     kinds = [kind for kind in CONFIGURATIONS if kind[0] != "recomputing"]  # in all of this as continuous is
+    if tests:
+        yield "tests", lambda: _tested(tests[:FIRST])
     yield from _explorations(kinds, 0)
-    yield "tests", lambda: _tested(QUICK)
-    yield from _explorations([kind for kind in kinds if kind[0] == "discrete" and kind[1] != "normal"], 1)
-    yield "tests", lambda: _tested(TESTS)
-    yield from _explorations([kind for kind in kinds if kind[0] == "continuous" and kind[1] != "normal"], 1)
+    if tests[FIRST:]:
+        yield "tests", lambda: _tested(tests[FIRST:])
+    yield from _explorations([kind for kind in kinds if kind[1] != "normal"], 1)
     yield "simulation", _simulated
     yield from _explorations([kind for kind in kinds if kind[1] == "normal"], 1)
 
@@ -147,13 +129,13 @@ def _explorations(kinds: list[tuple[str, str]], together: int) -> Iterator[tuple
         yield "verify", explore
 
 
-def hunt(name: str) -> tuple[str, str]:
+def hunt(name: str, tests: list[str]) -> tuple[str, str]:
     """Load the mutant in this process and let the killers at it: who killed it, and with what words."""
     try:
         if name:  # without a name: the control, which nobody may kill
             install(name)
-        for killer, kill in _killers():
-            with _bounded():
+        for killer, kill in _killers(tests):
+            with _bounded() if killer != "tests" else nullcontext():  # of tests each has a bound of its own
                 words = kill()
             if words:
                 return killer, words
@@ -167,28 +149,42 @@ def hunt(name: str) -> tuple[str, str]:
 # -- all of them ------------------------------------------------------------------------------------------
 
 
-def hunt_one(mutant: Mutant) -> Fate:
+def hunt_one(mutant: Mutant, tests: Sequence[str] = QUICK) -> Fate:
     """The fate of one mutant, in a process of its own."""
     began = time.monotonic()
+    errors = ""
     command = [sys.executable, "-m", "verify.hunt", mutant.name]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    last = done.stdout.strip().splitlines()[-1:] or ["{}"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     try:
-        told = json.loads(last[0])
+        output, errors = process.communicate("\n".join(tests), timeout=WALL_S if mutant.name else None)
+        told = json.loads((output.strip().splitlines()[-1:] or ["{}"])[0])
         killer, words = told["killer"], told["words"]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        killer, words = UNDECIDED, f"not decided within {WALL_S} s by the clock"
     except (ValueError, KeyError):
-        killer, words = "error", (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
+        killer, words = "error", (errors.strip().splitlines() or [f"exit {process.returncode}"])[-1]
     return Fate(mutant.name, killer, words, time.monotonic() - began)
 
 
-def hunted(mutants: list[Mutant], jobs: int, tell: Callable[[int, Fate], None]) -> list[Fate]:
+def _tests_of(mutant: Mutant, by_line: dict[str, list[str]]) -> list[str]:
+    """Those that execute its line; the cells of the tables are read while a module is loaded, by no test's line."""
+    return by_line.get(f"{mutant.path}:{mutant.line}", []) if mutant.line else list(QUICK)
+
+
+def hunted(mutants: list[Mutant], jobs: int, tell: Callable[[int, Fate], None], lines: Path) -> list[Fate]:
     """The fates of these mutants, in their order. First the control: where nothing is removed, nobody may kill."""
-    control = hunt_one(CONTROL)
+    by_line = recorded(lines)
+    control = hunt_one(CONTROL)  # the other tests passed when they were recorded
     if control.killer:
         raise Refused(f"without any mutant {control.killer} fails: {control.words}; mend that first")
     fates: dict[str, Fate] = {}
     with ThreadPoolExecutor(max(1, jobs)) as pool:
-        for future in as_completed([pool.submit(hunt_one, mutant) for mutant in mutants]):
+        waiting = [pool.submit(hunt_one, mutant, _tests_of(mutant, by_line)) for mutant in mutants]
+        for future in as_completed(waiting):
             fate = future.result()
             fates[fate.name] = fate
             tell(len(fates), fate)
@@ -200,17 +196,20 @@ def report(fates: list[Fate]) -> list[str]:
     killers = ("verify", "tests", "simulation", "error", "endless")
     rows: dict[str, dict[str, int]] = {}
     for fate in fates:
-        row = rows.setdefault(fate.name.partition(":")[0], dict.fromkeys((*killers, ""), 0))
+        row = rows.setdefault(fate.name.partition(":")[0], dict.fromkeys((*killers, UNDECIDED, ""), 0))
         row[fate.killer] += 1
     lines = [
-        "| file | mutants | killed | by verify | by tests | by simulation | it fails | it never ends | survived |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| file | mutants | killed | by verify | by tests | by simulation | it fails | it never ends |"
+        " undecided | survived |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    total = {killer: sum(row[killer] for row in rows.values()) for killer in (*killers, "")}
+    total = {killer: sum(row[killer] for row in rows.values()) for killer in (*killers, UNDECIDED, "")}
     for path, row in (*rows.items(), ("all", total)):
         number = sum(row.values())
         shares = " | ".join(str(row[killer]) for killer in killers)
-        lines.append(f"| {path} | {number} | {number - row['']} | {shares} | {row['']} |")
+        lines.append(
+            f"| {path} | {number} | {number - row[UNDECIDED] - row['']} | {shares} | {row[UNDECIDED]} | {row['']} |"
+        )
     survived = [fate.name for fate in fates if not fate.killer]
     lines += [
         "",
@@ -222,5 +221,5 @@ def report(fates: list[Fate]) -> list[str]:
 
 
 if __name__ == "__main__":
-    killed_by, told_words = hunt(sys.argv[1])
+    killed_by, told_words = hunt(sys.argv[1], sys.stdin.read().splitlines())
     sys.stdout.write("\n" + json.dumps({"killer": killed_by, "words": told_words}) + "\n")
