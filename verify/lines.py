@@ -29,7 +29,8 @@ NOT = (
     "test_worker_daemon.py",
     "test_worker_child.py",
 )  # long, or with processes of their own
-OPTIONS = ("-q", "-p", "no:cacheprovider", "--no-header", "-m", "not servers", "-o", "timeout=60")
+IMPORTED = ("-W", "ignore::pytest.PytestAssertRewriteWarning")  # by pytest.main before: it is called twice
+OPTIONS = ("-q", "-p", "no:cacheprovider", "--no-header", "-m", "not servers", "-o", "timeout=60", *IMPORTED)
 
 
 class Lines:
