@@ -19,7 +19,7 @@ from pathlib import Path
 from commands import box
 from commands.logs import last_words
 from commands.site import Site
-from scheduler.core.errors import ConfigError, Refused, SchedulerError
+from scheduler.core.errors import ConfigError, Refused, SchedulerError, StoreUnavailable, Unavailable
 from settings import as_options
 from supervisor.os_process import PidFile, Running, spawn
 from supervisor.roster import SUPERVISOR, Registered
@@ -102,17 +102,21 @@ class SupervisedBox:
         self.restarts += 1
 
     def watch(self) -> bool:
-        """Start the supervisor again if it died; whether it had. Raises SchedulerError if it gave up by itself."""
+        """Start the supervisor again if it died; whether it was killed. Raises SchedulerError if it gave up by itself.
+
+        One that found its store or broker away, as it began, is started until it finds them, as by any service manager.
+        """
         child = self._child
         if child is None or not child.has_ended():
             return False
         code = child.exit_code
         if code == 0:
             raise SchedulerError("the box of the demo was stopped by somebody else")
-        if code is not None and code > 0:
+        is_away = code == Unavailable.exit_code
+        if code is not None and code > 0 and not is_away:
             raise SchedulerError(f"the supervisor ended with exit code {code}: {self.last_words()}")
         self.start()
-        return True
+        return not is_away
 
     def last_words(self) -> str:
         """The end of the supervisor's log, in one line."""
@@ -144,9 +148,19 @@ def drain(site: Site) -> list[str]:
         box.wait_for(lambda: site.supervisor() is None, STOP_S)
     left = box.left_behind(site)
     if left and site.supervisor() is None:
-        import process_starter
-
-        item = Registered(SUPERVISOR, SUPERVISOR)
-        process_starter.run_supervisor(process_starter.Part(site, item), drain=True)
+        box.wait_for(lambda: _is_drained(site), STOP_S)
         left = box.left_behind(site)
     return left
+
+
+def _is_drained(site: Site) -> bool:
+    """Have a supervisor stop what another one left; False while the store is away, which says what there is."""
+    import process_starter
+
+    try:
+        process_starter.run_supervisor(
+            process_starter.Part(site, Registered(SUPERVISOR, SUPERVISOR)), drain=True
+        )
+    except StoreUnavailable:
+        return False
+    return True
