@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from simulation.world import World
 
 FOREVER = 10**9
-MOST_STEPS = 40_000  # a day; a run takes some thousand, a loop that spins takes any number
+MOST_STEPS = 12_000  # a day; the busiest day of a seed takes under 3,000, a loop that spins takes any number
 
 
 class Actor:
