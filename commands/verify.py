@@ -13,11 +13,12 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from scheduler.core.errors import InvalidRequest
+from scheduler.core.errors import ConfigError, InvalidRequest
 
 if TYPE_CHECKING:
     from verify.explore import Found
@@ -82,6 +83,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _hunt(only: str | None, jobs: int, out: str | None, lines_kept: str | None) -> int:
+    if find_spec("pytest") is None:
+        raise ConfigError(
+            "--mutants needs the test tools in this environment: SYNERGY_EXTRAS=test ./launch.py verify …"
+        )
     from verify.equivalent import EQUIVALENT
     from verify.hunt import UNDECIDED, Fate, hunted, report
     from verify.mutants import enumerated

@@ -15,6 +15,7 @@ import scheduler.core.inputs as inputs
 import scheduler.core.late as late
 import scheduler.core.plan as plan
 import scheduler.core.strategy as strategy
+from commands.dispatch import main
 from scheduler.core.process import context, managed, tree
 from scheduler.core.slice import Slice
 from scheduler.engine import Engine
@@ -192,3 +193,11 @@ def test_a_guard_that_is_removed_is_noticed(guard: str) -> None:
     mutant = next(m for m in enumerated() if m.name.endswith(guard))
     fate = hunt_one(mutant)
     assert fate.killer == "verify", fate
+
+
+def test_a_hunt_without_the_test_tools_says_how_to_get_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("commands.verify.find_spec", lambda name: None)
+    assert main(["verify", "--mutants"]) == 2
+    assert "SYNERGY_EXTRAS=test" in capsys.readouterr().err
