@@ -78,6 +78,8 @@ def upgrade(
         judge(old, new, shown)
     refuse_if_alive(store)
     with charge(store, holder, monotonic) as lead:
+        if version_of(store) == new:  # somebody did it between our look and our lead
+            return None
         moving.refuse_if_worked_on(store, shown)
         kept = _back_up(lead, clock, due(steps, old), folder, old, progress) if backup else None
         with store.transaction(lead.lease):

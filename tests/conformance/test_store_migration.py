@@ -351,6 +351,20 @@ def test_two_at_once(store: Migratable, shared_url_of_its_own: str, child: Any, 
     assert len(list(tmp_path.rglob("*.bak"))) == 1
 
 
+def test_somebody_was_faster(
+    store: Migratable, clock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between our look at the version and our lead another migrated all of it: there is nothing left, no backup."""
+
+    def later(*given: Any) -> Any:
+        store.migrate(NEXT, lambda _what, _rows: None)
+        return charge(*given)
+
+    monkeypatch.setattr("scheduler.charge.charge", later)
+    assert migrated(store, clock, tmp_path) is None
+    assert not list(tmp_path.rglob("*.bak"))
+
+
 # -- SQLite: the file itself --------------------------------------------------------------------------------
 
 
