@@ -32,6 +32,7 @@ from simulation.world import World
 DAY_S = 86400.0
 # Of leader and workers, and between sweeps: with leases of seconds the years were all renewals.
 LEASE_S = 14_400.0
+LONGEST_S = 7200.0  # away: the leader tries once a second, and who steps `MOST_STEPS` times a day is called endless
 KEEP_DAYS = 14
 WORKER = "simulated:worker"
 LOOK = 64
@@ -177,7 +178,8 @@ class Years(Run):
         if rng.random() < 0.5:
             at(rng.uniform(0, seconds), lambda: self._outage("store_away", rng.expovariate(1 / 600)))
         if rng.random() < 0.5:
-            at(rng.uniform(0, seconds), lambda: self._outage("broker_away", rng.expovariate(1 / 1800)))
+            away_s = min(rng.expovariate(1 / 1800), LONGEST_S)
+            at(rng.uniform(0, seconds), lambda: self._outage("broker_away", away_s))
         if rng.random() < 0.3:
             at(rng.uniform(0, seconds), lambda: rng.choice(self.workers).leave())
         if rng.random() < 0.05:
