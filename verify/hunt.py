@@ -8,14 +8,14 @@ undecided, which is no kill. Needs a clone: the tests are not part of the wheel.
 
 from __future__ import annotations
 
-import json
+import multiprocessing
+import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +41,9 @@ class Fate(NamedTuple):
     seconds: float
 
 
+# Processes come from one that has imported what is not ours: half of a quick kill would be imports.
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload(["pytest", "sqlalchemy.dialects.sqlite", "werkzeug", "jinja2", "psutil"])
 CONTROL = Mutant("", "", "", -1, 0)
 
 
@@ -149,24 +152,37 @@ def hunt(name: str, tests: list[str]) -> tuple[str, str]:
 # -- all of them ------------------------------------------------------------------------------------------
 
 
+def _in_its_process(name: str, tests: list[str], told: Connection) -> None:
+    """Load the mutant here, hunt it, tell who killed it. What is printed meanwhile is of no interest."""
+    os.setpgid(0, 0)  # what it starts ends with it
+    os.chdir(ROOT)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    told.send(hunt(name, tests))
+
+
 def hunt_one(mutant: Mutant, tests: Sequence[str] = ()) -> Fate:
     """The fate of one mutant, in a process of its own."""
     began = time.monotonic()
-    errors = ""
-    command = [sys.executable, "-m", "verify.hunt", mutant.name]
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    ours, theirs = _PROCESSES.Pipe(duplex=False)
+    process = _PROCESSES.Process(target=_in_its_process, args=(mutant.name, list(tests), theirs))
+    process.start()
+    assert process.pid is not None
+    theirs.close()
     try:
-        output, errors = process.communicate("\n".join(tests), timeout=WALL_S if mutant.name else None)
-        told = json.loads((output.strip().splitlines()[-1:] or ["{}"])[0])
-        killer, words = told["killer"], told["words"]
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        killer, words = UNDECIDED, f"not decided within {WALL_S} s by the clock"
-    except (ValueError, KeyError):
-        killer, words = "error", (errors.strip().splitlines() or [f"exit {process.returncode}"])[-1]
+        if ours.poll(WALL_S if mutant.name else None):
+            killer, words = ours.recv()
+        else:
+            killer, words = UNDECIDED, f"not decided within {WALL_S} s by the clock"
+    except EOFError:
+        process.join()
+        killer, words = "error", f"its process ended with exit code {process.exitcode}"
+    finally:
+        ours.close()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.join()
     return Fate(mutant.name, killer, words, time.monotonic() - began)
 
 
@@ -219,8 +235,3 @@ def report(fates: list[Fate]) -> list[str]:
     ]
     lines += [f"* `{name}`" + (f": {EQUIVALENT[name]}" if name in EQUIVALENT else "") for name in survived]
     return lines
-
-
-if __name__ == "__main__":
-    killed_by, told_words = hunt(sys.argv[1], sys.stdin.read().splitlines())
-    sys.stdout.write("\n" + json.dumps({"killer": killed_by, "words": told_words}) + "\n")

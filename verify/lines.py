@@ -29,6 +29,7 @@ NOT = (
     "test_worker_daemon.py",
     "test_worker_child.py",
 )  # long, or with processes of their own
+QUICK_S = 0.5
 IMPORTED = ("-W", "ignore::pytest.PytestAssertRewriteWarning")  # by pytest.main before: it is called twice
 OPTIONS = ("-q", "-p", "no:cacheprovider", "--no-header", "-m", "not servers", "-o", "timeout=60", *IMPORTED)
 
@@ -64,12 +65,15 @@ class Lines:
 
 
 def recorded(kept: Path) -> dict[str, list[str]]:
-    """The tests by the line they execute, the quickest first; from the file, or recorded into it now."""
+    """The tests by the line they execute, the most likely to notice first; from the file, or recorded into it now.
+
+    That is: the quick ones, and of these whoever executes the fewest lines, for it is about them.
+    """
     if not kept.exists():
         subprocess.run([sys.executable, "-m", "verify.lines", str(kept)], cwd=ROOT, check=True)
     tests: dict[str, tuple[float, list[str]]] = json.loads(kept.read_text(encoding="utf-8"))
     by_line: dict[str, list[str]] = {}
-    for test in sorted(tests, key=lambda name: tests[name][0]):
+    for test in sorted(tests, key=lambda name: (tests[name][0] > QUICK_S, len(tests[name][1]))):
         for line in tests[test][1]:
             by_line.setdefault(line, []).append(test)
     return by_line
