@@ -322,9 +322,12 @@ class Engine:
         first = self.store.select(Uow, ("due_at",), (Where("due_at", "notnull"),), ("due_at",), 1)
         if first:
             waits.append((first[0][0] - self._real()).total_seconds())
-        waits += [(at - self._real()).total_seconds() for at, _ in self._put_off]
-        ends = [hold.until for hold in self.known.holds.values() if hold.until is not None]
-        waits += [(at - self._real()).total_seconds() for at in ends]
+        known = self.known
+        instants = [at for at, _ in self._put_off]
+        instants += [hold.until for hold in known.holds.values() if hold.until is not None]
+        instants += known.ask_again.values()
+        if instants:
+            waits.append((min(instants) - self._real()).total_seconds())
         return max(0.0, min(waits))
 
     # -- a turn -----------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 The checker follows each commit and looks at what that commit was about. Here the rest is looked at: a row that nobody
 should have touched. The database itself notes, by triggers, which rows of jobs any statement wrote, whoever sent it;
-these are compared each day, and the others are as they were yesterday. All of them, however old, are read once a
-simulated month, and at the end. Every unit of work that is kept, the processes and the holds are read each day. What
+these are compared each day, and the others are as they were yesterday. All of them, however old, are read every
+third simulated month, and at the end. Every unit of work that is kept, the processes and the holds are read each day. What
 is about two jobs (a result and its inputs) is looked at again if either of them changed.
 
 What retention takes is no gap: it may take the units of work of a job that ended before its age, and nothing else.
@@ -41,7 +41,7 @@ NOTES = (
     "CREATE TEMP TRIGGER written_3 AFTER UPDATE ON main.jobs BEGIN INSERT INTO written VALUES (OLD.id); END",
     "CREATE TEMP TRIGGER written_4 AFTER DELETE ON main.jobs BEGIN INSERT INTO written VALUES (OLD.id); END",
 )
-MONTH = 30  # looks, of which one is at every job there is
+QUARTER = 91  # looks, of which one is at every job there is
 CHUNK = 250
 OPENED = timedelta(hours=12)  # long enough for another leader, where leases last for hours
 IN_TIME = timedelta(days=2)  # a job that has been due for so long and has nothing in its way is late for good
@@ -91,7 +91,7 @@ class Everything(Checker):
         self.looks += 1
         for id_ in self.changed:
             self._note(self.model.jobs[id_])
-        self.jobs(every=self.looks % MONTH == 0)
+        self.jobs(every=self.looks % QUARTER == 0)
         self._uows()
         self._processes()
         self._periods()

@@ -263,6 +263,18 @@ def test_readiness_is_asked_and_asked_again() -> None:
     assert w.job("h@2020050100").state == "processed"
 
 
+def test_the_next_question_wakes_the_loop() -> None:
+    """Readiness is asked again when it was promised, not when something else happens."""
+    w = hourly(readiness=Readiness("m:ready", every_s=300))
+    w.work(w.open_uows()[0].id, "no_data")
+    asked_again = w.clock.real() + timedelta(seconds=300)
+    while "h@2020050100#check-2" not in [uow.id for uow in w.uows()]:
+        assert w.clock.real() <= asked_again
+        w.clock.advance(max(0.001, w.engine.sleep_s(1000.0)))
+        w.settle()
+    assert w.clock.real() - asked_again < timedelta(seconds=0.01)
+
+
 def test_readiness_that_never_comes_skips() -> None:
     w = hourly(readiness=Readiness("m:ready", every_s=300, wait_timeout_s=500))
     for _ in range(3):
