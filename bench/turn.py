@@ -75,7 +75,7 @@ class Box:
     def _pass(self, reported: list[str]) -> None:
         items = [*self.engine.due(), *[Item("uow", id_) for id_ in reported]]
         self.engine.turn(items)
-        self.engine.flush()
+        self.engine.outbox.flush()
         self.engine.sleep_s(1.0)
 
     def turn(self) -> None:

@@ -126,7 +126,7 @@ class Daemon:
         else:
             self._prune()
             engine.keep_lease()
-        engine.flush()
+        engine.outbox.flush()
 
     def _refuse_if_migrated(self) -> None:
         """A newer program migrated the store while we stood by: it is not for us any more. Raises ConfigError."""

@@ -16,7 +16,6 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from itertools import takewhile
 from typing import Any
 
 from scheduler.core.command import PENDING, Command
@@ -24,7 +23,6 @@ from scheduler.core.commands import decide_command
 from scheduler.core.decide import decide
 from scheduler.core.due import due_items, next_due
 from scheduler.core.errors import (
-    BrokerUnavailable,
     Conflict,
     LeaseLost,
     StoreUnavailable,
@@ -37,7 +35,6 @@ from scheduler.core.ports import (
     Broker,
     Change,
     Clock,
-    Outgoing,
     Store,
     Transaction,
     Where,
@@ -49,14 +46,12 @@ from scheduler.core.timetable import Timetable
 from scheduler.core.uow import Uow
 from scheduler.core.wait import thaw
 from scheduler.gather import Gatherer
+from scheduler.outbox import Outbox
 
 log = logging.getLogger(__name__)
 
 LEADER = "leader"
 BATCH = 256  # reports and due units of work in one turn
-UNSENT_MAX = 10_000
-MARK_AFTER_S = 2.0
-SEND_AGAIN_S = (0.05, 1.0)  # after a broker that was away, first and at most
 DURATIONS = 100
 PUT_OFF = timedelta(seconds=1)  # before an input is decided again whose second try missed too
 
@@ -102,9 +97,7 @@ class Engine:
         self._lost_from: datetime | None = None  # real; before it nobody is called lost
         self._next_sweep: datetime | None = None
         self._renewed: datetime | None = None
-        self._unsent: list[Outgoing] = []
-        self._send_at = self._send_wait = 0.0  # monotonic, and seconds: the broker was away
-        self._sent: dict[str, datetime] = {}
+        self.outbox = Outbox(broker, clock, self._real)
         self._durations: dict[str, list[int]] = {}
         self._later: list[Item] = []
         self._put_off: list[tuple[datetime, Item]] = []  # real; conflicted again and again
@@ -311,8 +304,9 @@ class Engine:
         if self._later or self._stale or self._since is None:
             return 0.0 if self._later else min(longest, 0.05)
         waits = [longest, self.leader_lease_s / 3]
-        if self._unsent:
-            waits.append(self._send_at - self.clock.monotonic())
+        send_at = self.outbox.waits_until()
+        if send_at is not None:
+            waits.append(send_at - self.clock.monotonic())
         real = self.clock.real()
         instant = next_due(self.known, self._since)
         if instant is not None:
@@ -404,13 +398,10 @@ class Engine:
                 self._later += layer
                 break
         decision = s.drain()
-        if self._sent:  # who reports has been reached: nothing to be marked for it
-            for item in items:
-                if item.kind == "uow":
-                    self._sent.pop(item.what, None)
+        self.outbox.reached(items)
         report.events = decision.events
         report.writes = self._apply(decision)
-        report.messages = self._send(decision.messages)
+        report.messages = self.outbox.send(decision.messages)
         for name, took in s.durations:
             self._durations.setdefault(name, []).append(took)
         return report
@@ -452,7 +443,7 @@ class Engine:
 
     def _apply(self, decision: Decision) -> int:
         """Save, all or nothing, the lease last. Raises Conflict, LeaseLost, StoreUnavailable."""
-        marks = self._published_marks()
+        marks = self.outbox.marks()
         if decision.is_empty() and not marks:
             self.keep_lease()
             return 0
@@ -499,46 +490,6 @@ class Engine:
             self._stale = True
             raise
         self._renewed = real
-
-    def _send(self, messages: list[Outgoing]) -> int:
-        """Publish what was saved. A broker that is away is tried again; nothing is lost by it."""
-        batch, self._unsent = [*self._unsent, *messages], []
-        if not batch or (self._send_wait and self.clock.monotonic() < self._send_at):
-            self._unsent = batch[-UNSENT_MAX:]
-            return 0
-        try:
-            self.broker.publish(batch)
-        except BrokerUnavailable as error:
-            if not self._send_wait:
-                log.warning("the broker is away (%s); %d messages wait", error, len(batch))
-            self._unsent = batch[-UNSENT_MAX:]
-            self._send_wait = min(max(2 * self._send_wait, SEND_AGAIN_S[0]), SEND_AGAIN_S[1])
-            self._send_at = self.clock.monotonic() + self._send_wait
-            return 0
-        if self._send_wait:
-            log.info("the broker is back")
-            self._send_wait = 0.0
-        real = self._real()
-        for message in batch:
-            if "#" in message.body and not message.queue.startswith("control."):
-                self._sent.pop(message.body, None)  # oldest first
-                self._sent[message.body] = real
-        return len(batch)
-
-    def flush(self) -> None:
-        """Send what could not be sent."""
-        if self._unsent:
-            self._send([])
-
-    def _published_marks(self) -> list[Change]:
-        """Mark as published what still waits for a worker a while after it was sent."""
-        if not self._sent:
-            return []
-        before = self._real() - timedelta(seconds=MARK_AFTER_S)
-        old = list(takewhile(lambda sent: sent[1] <= before, self._sent.items()))
-        for id_, _ in old:
-            del self._sent[id_]
-        return [Change(Uow, id_, {"state": "requested"}, {"published_at": at}) for id_, at in old]
 
     def _save_durations(self) -> None:
         """Keep the last executions of each process: what its usual is measured by."""

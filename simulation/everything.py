@@ -3,8 +3,8 @@
 The checker follows each commit and looks at what that commit was about. Here the rest is looked at: a row that nobody
 should have touched. The database itself notes, by triggers, which rows of jobs any statement wrote, whoever sent it;
 these are compared each day, and the others are as they were yesterday. All of them, however old, are read every
-third simulated month, and at the end. Every unit of work that is kept, the processes and the holds are read each day. What
-is about two jobs (a result and its inputs) is looked at again if either of them changed.
+third simulated month, and at the end. Every unit of work that is kept, the processes and the holds are read each
+day. What is about two jobs (a result and its inputs) is looked at again if either of them changed.
 
 What retention takes is no gap: it may take the units of work of a job that ended before its age, and nothing else.
 """

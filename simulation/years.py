@@ -32,7 +32,7 @@ from simulation.world import World
 DAY_S = 86400.0
 # Of leader and workers, and between sweeps: with leases of seconds the years were all renewals.
 LEASE_S = 14_400.0
-LONGEST_S = 7200.0  # away: the leader tries once a second, and who steps `MOST_STEPS` times a day is called endless
+LONGEST_S = 7200.0  # away: the leader tries once a second, and who steps without end is called broken
 KEEP_DAYS = 14
 KEPT_EVERY = 5  # days; what retention reads would be a twentieth of the whole, were it each day
 WORKER = "simulated:worker"

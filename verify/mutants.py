@@ -30,6 +30,7 @@ COMPARED = (
     "scheduler/core/slice.py",
     "scheduler/core/commands.py",
     "scheduler/engine.py",
+    "scheduler/outbox.py",
     "worker/changes.py",
     "db/sql.py",
 )

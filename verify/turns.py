@@ -22,6 +22,7 @@ from scheduler.core.records import Lease, ProcessRow
 from scheduler.core.slice import Item
 from scheduler.core.uow import Uow
 from scheduler.engine import LEADER, Engine
+from scheduler.outbox import Outbox
 from simulation.model import Broken
 from verify.fold import OWNER, REAL, SEQ, TOKEN, Folder, Records, key_of
 from verify.memory import Memory, Post, Still
@@ -109,7 +110,7 @@ class Turns:
         engine.lease, engine._stale = LEASE, False
         engine._lost_from = engine._renewed = REAL
         engine._next_sweep = None
-        engine._unsent, engine._sent, engine._durations = [], {}, {}
+        engine.outbox, engine._durations = Outbox(engine.broker, engine.clock, engine._real), {}
         engine._later, engine._put_off = [], []
         engine._since = self.shape.instants[at]
 

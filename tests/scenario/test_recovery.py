@@ -126,7 +126,7 @@ def test_31_broker_down_at_publish_the_uow_is_saved_and_published_when_it_is_bac
     assert w.uow("h@2020050101#1").state == "requested"
     monkeypatch.setattr(w.broker, "publish", publish)
     w.clock.advance(w.engine.sleep_s())
-    w.engine.flush()
+    w.engine.outbox.flush()
     assert w.messages()[-1] == "h@2020050101#1"
 
 
@@ -148,7 +148,7 @@ def test_31_a_broker_that_is_away_for_long_is_asked_once_a_second_and_named_once
     while w.clock.monotonic() < begin + 60:
         w.clock.advance(max(0.001, w.engine.sleep_s()))
         w.settle()
-        w.engine.flush()
+        w.engine.outbox.flush()
     gaps = [b - a for a, b in pairwise(tries)]
     assert 0.05 <= gaps[0] < 0.06 and 1.0 <= gaps[-1] < 1.1 and len(tries) < 70
     assert [r.message for r in caplog.records if "away" in r.message] == [
@@ -156,7 +156,7 @@ def test_31_a_broker_that_is_away_for_long_is_asked_once_a_second_and_named_once
     ]
     monkeypatch.setattr(w.broker, "publish", publish)
     w.clock.advance(1)
-    w.engine.flush()
+    w.engine.outbox.flush()
     assert w.messages()[-1] == "h@2020050101#1"
 
 

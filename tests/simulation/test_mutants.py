@@ -48,7 +48,7 @@ MUTANTS = {
     "publish before save": Mutant(
         Engine._turn,
         "report.writes = self._apply(decision)",
-        "self._send(decision.messages); report.writes = self._apply(decision)",
+        "self.outbox.send(decision.messages); report.writes = self._apply(decision)",
     ),
     "accept without compare-and-set": Mutant(
         changes.accept, 'expect={"state": uow.state, "version": uow.version}', "expect={}"

@@ -110,7 +110,7 @@ BROKEN = {
         9,
         Engine._turn,
         "report.writes = self._apply(decision)",
-        "self._send(decision.messages); report.writes = self._apply(decision)",
+        "self.outbox.send(decision.messages); report.writes = self._apply(decision)",
     ),
     "explain names nothing that is in the way": BrokenCore(
         10, strategy.assess, "if way.blockers else found", "if not everything else found"
