@@ -117,7 +117,8 @@ def cast(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cast]:
             server = shared(request.param)
             urls["store_url"] = server.fresh()
             stack.callback(server.delete, urls["store_url"])
-        made = Cast(tmp_path, urls, FAILOVERS.get(request.param, 2))
+        number = request.config.getoption("--failovers") or FAILOVERS.get(request.param, 2)
+        made = Cast(tmp_path, urls, number)
         stack.callback(made.close)
         for box, name in (("a", "scheduler"), ("b", "scheduler"), ("w", "worker.default.1")):
             made.start(box, name)
