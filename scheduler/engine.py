@@ -208,8 +208,7 @@ class Engine:
 
     def reload_context(self, timetable: Timetable) -> list[Item]:
         """Put another context in force, wholly or not at all. Raises ConfigError and changes nothing."""
-        if self._stale:
-            self._reload()
+        begun = self.begin() if self._stale else []  # after an outage nobody is called lost at once
         before = self.known
         self.known = Known(timetable, before.rows, before.holds, before.seq, set(before.rows))
         self.known.triggers = before.triggers
@@ -221,7 +220,7 @@ class Engine:
             self.known = before
             self._stale = True
             raise
-        return [*items, *[Item("fill", name) for name in timetable.processes]]
+        return [*begun, *items, *[Item("fill", name) for name in timetable.processes]]
 
     # -- what is due ------------------------------------------------------------------------------
 
