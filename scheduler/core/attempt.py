@@ -29,8 +29,8 @@ def see_uow(s: Slice, id_: str) -> list[Item]:
     uow = s.copy_history(uow)
     job = s.job(f"{uow.process}@{uow.timeperiod}")
     items = _look(s, job, uow) if job is not None else []
-    looked_at = s.uow(id_)
-    if looked_at is not None and looked_at.due_at is not None and looked_at.due_at <= s.real:
+    looked_at = s.uow(id_) or uow
+    if looked_at.due_at is not None and looked_at.due_at <= s.real:
         _look_later(s, looked_at)
     return items
 
@@ -59,7 +59,7 @@ def _look(s: Slice, job: Job, uow: Uow) -> list[Item]:
 def _look_later(s: Slice, uow: Uow) -> None:
     """It was due and nothing could be done: look again later, not at once for ever."""
     later = s.real + timedelta(seconds=LOOK_AGAIN_S)
-    if s.lost_from is not None and s.real < s.lost_from < later:
+    if s.real < s.lost_from < later:
         later = s.lost_from
     s.change_uow(uow, due_at=later)
 
@@ -82,17 +82,17 @@ def _let_go(s: Slice, job: Job, uow: Uow) -> list[Item]:
 
 
 def has_let_go(s: Slice, uow: Uow) -> bool:
-    """No worker can still be at it: never accepted, reported stopped, or its lease ran out."""
-    return uow.stopped_at is not None or uow.owner is None or lease_ended(s, uow)
+    """No worker can still be at it: reported stopped, or without a lease that lasts."""
+    return uow.stopped_at is not None or lease_ended(s, uow)
 
 
 def lease_ended(s: Slice, uow: Uow) -> bool:
-    """The lease is over, by the store's clock, or because its worker is known to be dead."""
+    """There is none, it is over by the store's clock, or its worker is known to be dead."""
     if uow.lease_until is None:
         return True
     if uow.owner in s.dead:
         return True
-    return uow.lease_until <= s.real and (s.lost_from is None or s.lost_from <= s.real)
+    return uow.lease_until <= s.real and s.lost_from <= s.real
 
 
 def _maybe_lost(s: Slice, job: Job, uow: Uow) -> list[Item]:
@@ -116,8 +116,7 @@ def _waiting(s: Slice, job: Job, uow: Uow) -> list[Item]:
         return []
     wait = wait_ends(s, uow)
     if wait is not None and wait <= s.real and s.hold_on(job) is None:
-        process = s.process(uow.process)
-        limit = process.wait_timeout_s if process is not None else 0
+        limit = (wait - uow.requested_at).total_seconds()
         failed = s.change_uow(
             uow,
             "fail",
@@ -144,17 +143,18 @@ def _failed(s: Slice, job: Job, uow: Uow, *, at_once: bool = False) -> list[Item
     if job.uow != uow.id or not job.uow_open:
         s.change_uow(uow, "give_up", message="its job went on without it", due_at=None, retry_at=None)
         return []
-    process = s.process(job.process)
     row = s.known.rows.get(job.process)
-    if job.again is not None and (row is None or row.state != "suspended"):
+    state = row.state if row is not None else "expired"  # its row is lost, and no context brings it back
+    if job.again is not None and state != "suspended":
         given_up = s.change_uow(uow, "give_up", message="late data came", due_at=None, retry_at=None)
         return _ended(s, job, given_up)
-    if process is None or row is None or row.state in ("expired", "deleted"):
+    if state in ("expired", "deleted"):
         return _give_up(s, job, uow, "failed")
-    if row.state == "suspended":  # neither retried nor canceled meanwhile
-        if uow.due_at is not None:
-            s.change_uow(uow, due_at=None)
+    if state == "suspended":  # neither retried nor canceled meanwhile
+        s.change_uow(uow, due_at=None)
         return []
+    process = s.process(job.process)
+    assert process is not None, f"{job.process} left the context and is {state}"
     reason = reason_to_give_up(process.retry, uow)
     if reason is not None:
         return _give_up(s, job, uow, reason)
@@ -213,7 +213,7 @@ def _ended(s: Slice, job: Job, uow: Uow) -> list[Item]:
     """A unit of work is over: its job is decided by it, or goes on."""
     if uow.kind == "check":
         return _answered(s, job, uow)
-    if uow.due_at is not None and job.stopping != uow.id:
+    if job.stopping != uow.id:
         uow = s.change_uow(uow, due_at=None)
     if job.uow != uow.id or not job.uow_open:
         return []
@@ -223,12 +223,13 @@ def _ended(s: Slice, job: Job, uow: Uow) -> list[Item]:
         reopen(s, s.change_job(job, uow_open=False), message=f"late data: {why}")
         return [Item("job", job.id), *_freed(s, job.process)]
     processed = uow.state == "processed"
-    if processed and uow.started_at is not None and uow.finished_at is not None:
-        s.durations.append((job.process, int((uow.finished_at - uow.started_at).total_seconds() * 1000)))
+    if processed:
+        took = (uow.finished_at or s.real) - (uow.started_at or uow.requested_at)
+        s.durations.append((job.process, int(took.total_seconds() * 1000)))
     sets: dict[str, Any] = {"uow_open": False, "produced": job.produced or processed}
     if processed and uow.cursor_end is not None:
         sets["cursor"] = uow.cursor_end
-    if processed and uow.more and job.state == "in_progress":
+    if processed and uow.more:
         sets["more"] = True
     if uow.state == "canceled":
         sets["warning"] = f"run {uow.run}: {uow_reason(uow, process)}: {uow.error}"
@@ -249,7 +250,7 @@ def _answered(s: Slice, job: Job, uow: Uow) -> list[Item]:
     """The readiness predicate was asked: its answer is a fact of the job."""
     if uow.state == "invalid":
         uow = s.change_uow(uow, "give_up", message="a check is not retried, it is asked again", due_at=None)
-    elif uow.due_at is not None:
+    else:
         uow = s.change_uow(uow, due_at=None)
     if uow.id != _check_of(job) or job.ready != "asked":
         return []

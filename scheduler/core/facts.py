@@ -50,7 +50,7 @@ class Facts:
         self.known = known
         self.timetable = known.timetable
         self.now, self.real = now, real
-        self.lost_from = lost_from  # before it nobody is called lost: a take-over, or a store outage
+        self.lost_from = lost_from or real  # before it nobody is called lost: a take-over, or a store outage
         self.jobs: dict[str, Job | None] = {}
         self.uows: dict[str, Uow | None] = {}
         self.active: dict[str, int] | None = None
