@@ -22,14 +22,9 @@ ROWS_A_TURN = 1000
 def advance(s: Slice, name: str) -> list[Item]:
     """Make the rows of periods that have opened; move the frontier past them in the same transaction."""
     process, row = s.timetable.processes.get(name), s.row(name)
-    if (
-        process is None
-        or process.kind != "managed"
-        or row.state in ("expired", "deleted")
-        or row.frontier is None
-    ):
+    if process is None or row.state in ("expired", "deleted"):
         return []
-    if row.frontier > s.now:
+    if row.frontier is None or row.frontier > s.now:  # None: managed no more
         return []
     period = timeperiod_at(row.frontier, process.qualifier, process.grouping)
     periods: list[Timeperiod] = []
@@ -43,11 +38,10 @@ def advance(s: Slice, name: str) -> list[Item]:
     for p in periods:
         id_ = job_id(name, p.label)
         if id_ not in there:
-            made.append(
-                s.add_job(
-                    Job(id=id_, process=name, timeperiod=p.label, start=p.start, end=p.end, created_at=s.real)
-                )
+            there[id_] = s.add_job(
+                Job(id=id_, process=name, timeperiod=p.label, start=p.start, end=p.end, created_at=s.real)
             )
+            made.append(there[id_])
     frontier = periods[-1].end
     s.change_row(row, frontier=frontier, passed=max(frontier, row.passed or frontier))
     if made:
@@ -65,7 +59,7 @@ def advance(s: Slice, name: str) -> list[Item]:
         )
     items = _catch_up(s, process, made, shown_again)
     if shown_again:
-        items += _show(s, [s.jobs[job_id(name, p.label)] for p in periods])
+        items += _show(s, [there[job_id(name, p.label)] for p in periods])
     if len(periods) <= 4 and not shown_again:
         items += [Item("job", job.id) for job in made]
     else:
@@ -91,13 +85,11 @@ def _catch_up(s: Slice, process: Process, made: list[Job], shown_again: bool) ->
     return items
 
 
-def _show(s: Slice, jobs: list[Job | None]) -> list[Item]:
+def _show(s: Slice, jobs: list[Job]) -> list[Item]:
     """Rows that come into view again reopen what finished without them."""
     items: list[Item] = []
-    gather_above(s, [job for job in jobs if job is not None])
+    gather_above(s, jobs)
     for job in jobs:
-        if job is None:
-            continue
         for other in stands_on(s, job):
             if other.state == "embryo":
                 continue

@@ -100,18 +100,16 @@ def plan_skip(s: Slice, roots: list[Job]) -> list[Effect]:
 def _below(s: Slice, process: str, start: datetime, end: datetime) -> list[Span]:
     """The children of a period that exist."""
     child = s.timetable.child(process)
-    span = s.clip(Span(child, start, end)) if child is not None else None
-    return [span] if span is not None and span.start < span.end else []
+    return [s.clip(Span(child, start, end))] if child is not None else []
 
 
 def _beside(s: Slice, process: str, start: datetime, end: datetime) -> list[Span]:
     """What cannot be without a period: dependants whose blocking is `dependencies`."""
-    spans = [
+    return [
         s.clip(s.timetable.dependant_span(edge, start, end))
         for edge in s.timetable.dependants(process)
         if edge.kind == "dependency" and s.timetable.processes[edge.of].blocking == "dependencies"
     ]
-    return [span for span in spans if span.start < span.end]
 
 
 def _skip(job: Job) -> str:
