@@ -143,18 +143,16 @@ def _failed(s: Slice, job: Job, uow: Uow, *, at_once: bool = False) -> list[Item
     if job.uow != uow.id or not job.uow_open:
         s.change_uow(uow, "give_up", message="its job went on without it", due_at=None, retry_at=None)
         return []
-    row = s.known.rows.get(job.process)
+    process, row = s.process(job.process), s.known.rows.get(job.process)
     state = row.state if row is not None else "expired"  # its row is lost, and no context brings it back
     if job.again is not None and state != "suspended":
         given_up = s.change_uow(uow, "give_up", message="late data came", due_at=None, retry_at=None)
         return _ended(s, job, given_up)
-    if state in ("expired", "deleted"):
+    if process is None or state in ("expired", "deleted"):
         return _give_up(s, job, uow, "failed")
     if state == "suspended":  # neither retried nor canceled meanwhile
         s.change_uow(uow, due_at=None)
         return []
-    process = s.process(job.process)
-    assert process is not None, f"{job.process} left the context and is {state}"
     reason = reason_to_give_up(process.retry, uow)
     if reason is not None:
         return _give_up(s, job, uow, reason)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -152,6 +152,17 @@ def test_what_failed_is_given_up_though_the_row_of_its_process_is_lost() -> None
     with w.store.transaction() as tx:
         tx.delete(ProcessRow, (Where("name", "=", "h"),))
     w.redefine([managed("other", "m:f", "hourly")], (), "2020050103")
+    report(w)
+    assert (w.uow(UOW).state, w.job(JOB).reason) == ("canceled", "failed")
+
+
+def test_what_failed_is_given_up_though_its_definition_is_lost() -> None:
+    """64: what the leader remembers says scheduled, and the context has it no more: it ends, and stops nobody."""
+    w = hourly(retry=SLOW)
+    w.work(JOB, "fail")
+    processes = cast("dict[str, Any]", w.engine.known.timetable.processes)
+    del processes["h"]
+    w.engine.known.definitions.clear()
     report(w)
     assert (w.uow(UOW).state, w.job(JOB).reason) == ("canceled", "failed")
 

@@ -27,7 +27,8 @@ from scheduler.core.records import Lease
 from scheduler.core.slice import Slice
 from scheduler.core.timetable import Timetable
 from scheduler.core.uow import Uow
-from scheduler.engine import LEADER, MARK_AFTER_S, Engine
+from scheduler.engine import LEADER, Engine
+from scheduler.outbox import MARK_AFTER_S
 from worker import changes
 from worker.executor import Outcome
 
@@ -263,7 +264,7 @@ def test_only_what_still_waits_is_marked_as_published(
     engine.turn([])
     with store.transaction() as transaction:
         transaction.insert([now_there])
-    engine._send([Outgoing("default", NEW.id)])
+    engine.outbox.send([Outgoing("default", NEW.id)])
     clock.advance(MARK_AFTER_S)
     engine.turn([])
     uow = store.get(Uow, NEW.id)
