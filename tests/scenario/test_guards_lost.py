@@ -5,12 +5,14 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
+
 from scheduler.core.ports import REPORT_QUEUE, Change, Outgoing
 from scheduler.core.process import Readiness
 from scheduler.core.slice import Item
 from scheduler.core.uow import Uow
 from scheduler.engine import Engine
-from tests.scenario.worlds import hourly
+from tests.scenario.worlds import hourly, pyramid
 from tests.world import World
 
 JOB = "h@2020050100"
@@ -148,6 +150,31 @@ def test_a_job_that_waits_for_nobody_has_nothing_let_go() -> None:
     assert w.events("uow.let_go") == []
 
 
+def test_what_waited_for_a_killed_job_goes_on_when_its_worker_let_go() -> None:
+    """72: the day starts with the last of its hours, which is finished once nobody is at it any more."""
+    w = pyramid()
+    w.accept("h@2020050100#1")
+    w.command("kill", JOB)
+    w.work_all("h")
+    assert w.open_uows("d") == []
+    w.stopped(UOW)
+    assert [uow.id for uow in w.open_uows("d")] == ["d@2020050100#1"]
+
+
+@pytest.mark.parametrize("state", ["in_progress", "canceled"])
+def test_nobody_is_waited_for_who_holds_no_lease(state: str) -> None:
+    """64: rows of a backup, with a worker and without its lease: tried again, or let go of, when it is looked at."""
+    w = hourly(max_active=3)
+    w.accept(UOW)
+    if state == "canceled":
+        w.command("kill", JOB)
+        w.command("reprocess", JOB)
+    edit(w, UOW, lease_until=None)
+    report(w)
+    assert (w.job(JOB).stopping, w.job(JOB).run) == (None, 2 if state == "canceled" else 1)
+    assert w.uow(str(w.job(JOB).uow)).state == "requested"
+
+
 # -- nobody takes it --------------------------------------------------------------------------------------
 
 
@@ -209,8 +236,8 @@ def test_a_wait_ends_at_its_limit_and_says_what_that_was() -> None:
 
 def test_without_a_limit_it_waits_for_ever() -> None:
     """§4: without a wait_timeout nothing is given up because nobody took it."""
-    w = one()
-    w.wait(100_000)
+    w = one(wait_timeout_s=None)
+    w.wait(200_000)
     assert w.uow(UOW).state == "requested"
 
 
