@@ -112,7 +112,9 @@ def _maybe_lost(s: Slice, job: Job, uow: Uow) -> list[Item]:
 
 def _waiting(s: Slice, job: Job, uow: Uow) -> list[Item]:
     """Nobody took it yet: publish again when it is due, or end a wait that was too long."""
-    if uow.id not in (job.uow, _check_of(job)):
+    if uow.id not in (job.uow, _check_of(job)):  # a question that nobody waits for any more
+        if uow.kind == "check":
+            s.change_uow(uow, "cancel", message="another question took its place", due_at=None)
         return []
     wait = wait_ends(s, uow)
     if wait is not None and wait <= s.real and s.hold_on(job) is None:

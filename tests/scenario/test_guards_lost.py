@@ -250,10 +250,12 @@ def test_under_a_hold_no_wait_ends() -> None:
 
 
 def test_a_question_that_was_overtaken_is_not_asked_again() -> None:
-    """§4 readiness: after a reprocess the new question waits for an answer; the old one is not sent any more."""
+    """§4 readiness: after a reprocess the new question waits for an answer; the old one ends when it is looked at."""
     w = one(readiness=Readiness("m:ready", every_s=300))
     w.command("skip", JOB)
     w.command("reprocess", JOB)
     w.broker.purge("default")
     w.wait(60)
     assert [id_ for id_ in w.messages() if id_.startswith(JOB)] == [f"{JOB}#check-2"]
+    assert (w.uow(f"{JOB}#check-1").state, w.uow(f"{JOB}#check-1").due_at) == ("canceled", None)
+    assert [uow.id for uow in w.open_uows() if uow.id.startswith(JOB)] == [f"{JOB}#check-2"]
