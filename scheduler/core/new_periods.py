@@ -60,8 +60,8 @@ def advance(s: Slice, name: str) -> list[Item]:
     items = _catch_up(s, process, made, shown_again)
     if shown_again:
         items += _show(s, [there[job_id(name, p.label)] for p in periods])
-    if len(periods) <= 4 and not shown_again:
-        items += [Item("job", job.id) for job in made]
+    if len(periods) <= 4:
+        items += [Item("job", job_id(name, p.label)) for p in periods]
     else:
         items.append(Item("fill", name))
     if frontier <= s.now:  # a turn makes so many rows and no more, or it would outlast the leader's lease
