@@ -111,6 +111,7 @@ def register(s: Slice, process: Process, old: ProcessRow | None, *, actor: str =
     if old is None:
         s.add_row(ProcessRow(name=process.name, **fields))
     else:
+        fields["definition"] = None  # it may have been an entry
         s.change_row(old, version=old.version + 1, overrides={}, **fields)
     s.emit("process.schedule", "registered", actor=actor, process=process.name, data={"state": state})
     return (

@@ -8,11 +8,12 @@ import pytest
 
 from scheduler import control
 from scheduler.core import new_periods
+from scheduler.core.known import Known
 from scheduler.core.process import context, freerun, managed, tree
-from scheduler.core.slice import Item
-from scheduler.core.timetable import Timetable
+from scheduler.core.slice import Item, Slice
+from scheduler.core.timetable import Span, Timetable
 from tests.scenario.worlds import NOW, hourly
-from tests.world import World
+from tests.world import World, at
 
 AT_ONCE = 3  # rows a turn, in these tests
 
@@ -70,6 +71,28 @@ def test_who_leaves_the_context_while_its_periods_open_gets_no_more_of_them(
     assert (w.row("h").state, len(w.jobs("h"))) == ("expired", 1 + AT_ONCE)
 
 
+def test_a_row_that_the_context_does_not_name_gets_no_periods() -> None:
+    """Whatever left it in the store as scheduled: a period without a process is nobody's."""
+    w = hourly("2020-05-01T00:10:00")
+    nobody = Timetable(context([], [], [], "2020050100"))
+    s = Slice(Known(nobody, w.engine.known.rows), at("2020-05-01T03:10:00"), w.clock.real())
+    assert new_periods.advance(s, "h") == []
+    assert s.drain().is_empty()
+
+
+def test_a_name_that_was_an_entry_and_is_a_process_leaves_with_the_context() -> None:
+    """It was an entry of `f`, was deleted, came back as a process of hours: it is no entry of `f` any more."""
+    entries = freerun("f", "m:f", trigger="every 3600")
+    w = World([entries], start="2020050100", now="2020-05-01T00:10:00")
+    w.command("submit", {"process": "h"}, arguments={"base": "f"})
+    w.command("delete", {"process": "h"})
+    w.redefine([entries, managed("h", "m:f", "hourly")], (), "2020050100")
+    w.command("submit", {"process": "h"})
+    assert (w.row("h").kind, w.row("h").state, w.states("h")) == ("managed", "scheduled", ["embryo"])
+    w.redefine([entries], (), "2020050100")
+    assert w.row("h").state == "expired"
+
+
 def test_a_process_without_periods_opens_none() -> None:
     """A name that was deleted and is a freerun process by now, while periods of the managed one were put off."""
     w = World([freerun("f", "m:f", trigger="every 3600")], now=NOW)
@@ -125,6 +148,15 @@ def wants_of(w: World, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]
 
     monkeypatch.setattr(w.engine.gatherer, "gather", seen)
     return asked
+
+
+def test_rows_that_come_into_view_again_are_looked_at_as_new_ones() -> None:
+    """Rows that are there may wait: each is looked at once the frontier passes it again."""
+    w = hourly("2020-05-01T04:10:00")
+    s = Slice(w.engine.known, w.clock.business(), w.clock.real())
+    s.change_row(s.row("h"), start=at("2020-05-01T02:00"), frontier=at("2020-05-01T02:00"))
+    w.engine.gatherer.gather(s, [("range", Span("h", at("2020-05-01T02:00"), at("2020-05-01T05:00")))])
+    assert new_periods.advance(s, "h") == [Item("job", f"h@202005010{hour}") for hour in (2, 3, 4)]
 
 
 # -- what was missed ----------------------------------------------------------------------------------
