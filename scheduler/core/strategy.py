@@ -99,8 +99,7 @@ def is_by_event(process: Process) -> bool:
 
 def slice_due(process: Process, job: Job) -> datetime | None:
     """When the next unit of work of an open period may be requested (business time)."""
-    if process.trigger is None:
-        return job.start
+    assert process.trigger is not None, f"{process.name} is sliced without a trigger"
     if job.dispatched_at is None:
         return process.trigger.first_at_or_after(job.start)
     return process.trigger.next_after(job.dispatched_at)
@@ -234,7 +233,7 @@ def _own_blockers(s: Slice, job: Job, process: Process) -> list[Blocker]:
         why = f": {hold.reason}" if hold.reason else ""
         sentence = f"held by {hold.actor}{why}"
         found.append(Blocker("held", sentence, until=hold.until, unblock=f"release {hold.scope}"))
-    if row is not None and row.start is not None and job.start < row.start and process.kind == "managed":
+    if row is not None and row.start is not None and job.start < row.start:
         found.append(
             Blocker("hidden", f"it begins before the start of {job.process}", unblock="lower the start")
         )
@@ -250,7 +249,7 @@ def _by_machine(s: Slice, job: Job, process: Process, way: _Way) -> Assessment:
         culprit = skipped_dependency(s, spans)
         if culprit is not None:
             return Assessment("skip", "dependency", f"{culprit.id} was skipped")
-    if spans and not job.produced and all_children_skipped(s, spans):
+    if not job.produced and all_children_skipped(s, spans):
         return Assessment("skip", "children", "all its children were skipped")
     if process.kind != "managed" or s.now >= closes_at(process, job.end):
         return _closed_run(s, job, process, spans, way)

@@ -124,7 +124,7 @@ MUTANTS = {
         strategy._by_machine, 'if process.blocking == "dependencies":', "if False:"
     ),
     "a day of skipped hours runs": Mutant(
-        strategy._by_machine, "if spans and not job.produced and all_children_skipped(s, spans):", "if False:"
+        strategy._by_machine, "if not job.produced and all_children_skipped(s, spans):", "if False:"
     ),
     "the lag is not waited for": Mutant(strategy.closes_at, "end + timedelta(seconds=process.lag_s)", "end"),
     "a trigger of the clock is not waited for": Mutant(
