@@ -121,6 +121,15 @@ def test_after_the_end_of_its_trigger_a_continuous_process_has_its_final_run_alo
     assert w.job(SLICE).state == "final_run"
 
 
+def test_a_slice_that_says_more_is_called_again_at_once_and_at_the_next_tick_otherwise() -> None:
+    """§4 more: the worker had no room for the rest; it does not wait for the next tick."""
+    w = sliced()
+    w.work(SLICE, more=True, cursor_end="a")
+    assert (w.job(SLICE).run, w.uow(f"{SLICE}#2").cursor) == (2, "a")
+    w.work(SLICE, cursor_end="b")
+    assert w.job(SLICE).run == 2
+
+
 # -- at the close -------------------------------------------------------------------------------------
 
 
@@ -213,6 +222,38 @@ def test_what_was_produced_early_is_not_thrown_away_when_all_children_are_skippe
     assert w.job(DAY).state == "in_progress"
     w.work_all("h", "cancel")
     assert (w.job(DAY).state, w.job(DAY).run) == ("final_run", 2)
+
+
+def test_only_who_blocks_by_dependencies_is_skipped_with_one() -> None:
+    """17: a skipped dependency skips it, `normal` runs without its data."""
+    for blocking, state in (("dependencies", "skipped"), ("normal", "in_progress")):
+        w = after(blocking=blocking)
+        w.work("a@2020050100", "cancel", error="no")
+        assert w.job("b@2020050100").state == state
+
+
+def test_an_hour_that_was_hidden_while_it_ran_is_waited_for_still() -> None:
+    """59: a raised start cancels nothing, and the day does not begin over the head of a worker."""
+    w = evening(blocking="children")
+    processes, trees = w.timetable.processes.values(), w.timetable.trees.values()
+    w.accept("h@2020050122#1", lease_s=600)
+    w.redefine(processes, trees, "2020050123")
+    w.work("h@2020050123")
+    assert w.open_uows("d") == []
+    assert [(b.code, b.job) for b in w.explain(DAY).own] == [("children", "h@2020050122")]
+    w.work("h@2020050122")
+    w.wait(30)
+    assert [u.id for u in w.open_uows("d")] == [f"{DAY}#1"]
+
+
+def test_a_job_before_a_raised_start_says_so_and_is_not_run() -> None:
+    """59: older rows stay, and nothing new is requested for them."""
+    h = managed("h", "m:f", "hourly")
+    w = World([h], start="2020050100", now="2020-05-01T03:10:00")
+    w.redefine([h], (), "2020050102")
+    w.work("h@2020050100")
+    assert w.explain("h@2020050101").own[0].code == "hidden"
+    assert [u.id for u in w.open_uows()] == ["h@2020050102#1"]
 
 
 # -- after its process was suspended or expired -------------------------------------------------------
