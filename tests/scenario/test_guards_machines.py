@@ -80,6 +80,25 @@ def test_a_canceled_final_run_skips_the_job_though_slices_were_processed() -> No
     assert (w.job(SLICE).state, w.job(SLICE).reason) == ("skipped", "canceled")
 
 
+def test_an_empty_final_run_completes_what_its_slices_produced() -> None:
+    """69: there was nothing more to do, and something was done."""
+    w = sliced()
+    w.work(SLICE)
+    w.go("2020-05-01T04:05:00")
+    w.work(SLICE, "no_data")
+    assert w.job(SLICE).state == "processed"
+
+
+@pytest.mark.parametrize(("retries", "reason"), [(0, "failed"), (1, "retries_exhausted")])
+def test_what_failed_too_often_says_so(retries: int, reason: str) -> None:
+    """The reason of a skipped job: all its retries were used, or there were none."""
+    w = sliced(now="2020-05-01T04:10:00", retry=Retry(max_retries=retries, delay_s=10, jitter=0))
+    for _ in range(retries + 1):
+        w.work(SLICE, "fail")
+        w.wait(10)
+    assert (w.job(SLICE).state, w.job(SLICE).reason) == ("skipped", reason)
+
+
 @pytest.mark.parametrize(
     ("more", "reason"), [({}, "failed"), ({"timed_out": True}, "timed_out"), ({"permanent": True}, "failed")]
 )
