@@ -23,7 +23,7 @@ from scheduler.core.wait import wait_ends
 def evaluate(s: Slice, id_: str) -> list[Item]:
     """Do what the rules say of one job now."""
     job = s.job(id_)
-    if job is None or not job.open:
+    if job is None:
         return []
     found = assess(s, job)
     if found.act is None:
@@ -44,7 +44,8 @@ def _remember(s: Slice, job: Job, found: Assessment) -> None:
 def act(s: Slice, job: Job, found: Assessment) -> list[Item]:
     """Carry out an assessment."""
     process = s.process(job.process)
-    assert process is not None and found.act is not None
+    assert process is not None, "of what is registered no more nothing is to be done"
+    assert found.act is not None, "there is nothing to carry out"
     if found.replaces is not None:
         slice_ = s.uow(found.replaces)
         assert slice_ is not None
@@ -155,19 +156,18 @@ def reopen(s: Slice, job: Job, *, message: str, actor: str = "scheduler") -> Job
 
 def cancel_uow(s: Slice, job: Job, *, actor: str, message: str, **sets: Any) -> Job:
     """Cancel a job's unfinished unit of work; its worker is told, and waited for."""
-    if not job.uow_open or job.uow is None:
+    if not job.uow_open:
         return job
-    uow = s.uow(job.uow)
+    uow = s.uow(job.uow or "")
     if uow is None:
         return s.change_job(job, uow_open=False)
     if uow.is_finished:  # it ended, and its report is under way: the cancel comes too late for it
         uow = s.copy_history(uow)
         s.change_uow(uow, due_at=None)
         return s.change_job(job, uow_open=False)
-    held = uow.state == "in_progress"
-    changed = s.change_uow(
-        uow, "cancel", actor=actor, message=message, due_at=uow.lease_until if held else None, **sets
-    )
-    if held and changed.owner is not None:
-        s.publish(control_queue(changed.owner), changed.id, 10)
-    return s.change_job(job, uow_open=False, stopping=changed.id if held else job.stopping)
+    holder = uow.owner if uow.state == "in_progress" else None
+    s.change_uow(uow, "cancel", actor=actor, message=message, due_at=uow.lease_until, **sets)
+    if holder is None:
+        return s.change_job(job, uow_open=False)
+    s.publish(control_queue(holder), uow.id, 10)
+    return s.change_job(job, uow_open=False, stopping=uow.id)
