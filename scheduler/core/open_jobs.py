@@ -34,8 +34,6 @@ def fill(s: Slice, name: str, after: datetime | None) -> list[Item]:
         if job.start > s.now:
             complete = True
             break
-        if not job.open or job.uow_open:  # what is under way is decided when it ends
-            continue
         try:
             found = assess(s, job)
         except Absent as lack:  # as in `scan`
@@ -71,13 +69,12 @@ def scan(s: Slice, name: str, after: datetime | None) -> list[Item]:
         if job.start > s.now:
             complete = True
             break
-        if job.open and not job.uow_open:
-            try:
-                items += evaluate(s, id_)
-            except Absent as lack:  # name what all of them lack at once: each lack undoes the whole scan
-                lacks += lack.wants
+        try:
+            items += evaluate(s, id_)
+        except Absent as lack:  # name what all of them lack at once: each lack undoes the whole scan
+            lacks += lack.wants
     if lacks:
         raise Absent(*lacks)
-    if not complete and last is not None:
-        items.append(Item("scan", name, last))
-    return items
+    if complete or last is None:
+        return items
+    return [*items, Item("scan", name, last)]
