@@ -146,7 +146,7 @@ MUTANTS = {
         inputs.input_spans, 'row is None or row.state in ("expired", "deleted")', "row is None"
     ),
     "what failed before its process expired is retried": Mutant(
-        attempt._failed, 'row is None or row.state in ("expired", "deleted")', "row is None"
+        attempt._failed, 'process is None or state in ("expired", "deleted")', "process is None"
     ),
     "periods open for what expired": Mutant(
         new_periods.advance, 'or row.state in ("expired", "deleted")', "or False"
