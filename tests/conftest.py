@@ -10,5 +10,6 @@ __all__ = ["fresh", "own_mongo_set", "own_mongod", "own_rabbitmq"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """How long the long ones are, for whoever wants more than a test run has time for."""
+    """What a person may want of a test: more of it than a run has time for, or its traces written anew."""
     parser.addoption("--failovers", type=int, metavar="N", help="real fail-overs in a row, on every store")
+    parser.addoption("--rewrite", action="store_true", help="write the traces of tests/scenario/traces anew")

@@ -146,8 +146,8 @@ def retry(s: Slice, command: Command) -> Result:
     for job in jobs:
         uow = s.uow(job.uow) if job.uow_open and job.uow is not None else None
         if uow is None or uow.state != "invalid":
-            state = uow.state if uow is not None else job.state
-            raise Refused(f"job {job.id}: its unit of work is {state}; only an invalid one is retried")
+            found = f"its unit of work is {uow.state}" if uow is not None else f"it is {job.state}"
+            raise Refused(f"job {job.id}: {found}; only an invalid unit of work is retried")
         if s.row(job.process).state != "scheduled":
             raise Refused(f"process {job.process!r} is {s.row(job.process).state}; resume it first")
         retry_now(s, job, s.copy_history(uow), actor=command.actor)

@@ -25,6 +25,7 @@ from scheduler.core.slice import Item, Slice
 from scheduler.core.timetable import Span
 
 BY_PEOPLE = frozenset({"manual", "killed"})  # reasons that late data does not reopen
+UNSAID = "no reason given"
 
 Clip = Callable[[Span], Span]
 
@@ -57,10 +58,10 @@ def _spread(
                 continue
             if job_now.uow_open:
                 if job_now.again is None:
-                    s.change_job(job_now, again=command.reason or "late data")
+                    s.change_job(job_now, again=command.reason or UNSAID)
                 effects.append(Effect(job.id, "again", job.state))
             else:
-                reopen(s, job_now, message=f"late data: {command.reason}", actor=command.actor)
+                reopen(s, job_now, message=f"late data: {command.reason or UNSAID}", actor=command.actor)
                 items.append(Item("job", job.id))
                 effects.append(Effect(job.id, "reset", job.state))
     return items, effects
@@ -82,7 +83,7 @@ def _closed_by_person(s: Slice, job: Job, command: Command) -> bool:
         return False
     s.emit(
         "job.left",
-        f"late data ({command.reason}) does not reopen what a person ended",
+        f"late data ({command.reason or UNSAID}) does not reopen what a person ended",
         severity="warning",
         actor=command.actor,
         process=job.process,
@@ -130,7 +131,7 @@ def drop_late(s: Slice, command: Command) -> Result:
     _resolve(s, late, REFUSED, 409, f"dropped by {command.actor}{why}", outcome_of([]))
     s.emit(
         "command.dropped",
-        f"late data ({late.reason or 'no reason given'}) for {_some(jobs)} was dropped{why}",
+        f"late data ({late.reason or UNSAID}) for {_some(jobs)} was dropped{why}",
         severity="warning",
         actor=command.actor,
         data={"command": late.id},
@@ -152,7 +153,7 @@ def narrow_late(s: Slice, command: Command) -> Result:
     _resolve(s, late, DONE, 200, said, outcome_of(effects))
     s.emit(
         "command.narrowed",
-        f"late data ({late.reason or 'no reason given'}): {said}; what is outside keeps its result",
+        f"late data ({late.reason or UNSAID}): {said}; what is outside keeps its result",
         severity="warning",
         actor=command.actor,
         data={"command": late.id, "target": late.target},

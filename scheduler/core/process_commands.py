@@ -111,7 +111,7 @@ def _value(row: ProcessRow, key: str, value: Any) -> Any:
         try:
             return parse_trigger(str(value)).text
         except SchedulerError as error:
-            raise InvalidRequest(f"trigger: {error}") from None
+            raise InvalidRequest(str(error)) from None
     if key == "tags":
         if not isinstance(value, list) or len(value) > TAGS_MAX:
             raise InvalidRequest(f"tags must be a list of at most {TAGS_MAX} words, got {value!r:.80}")

@@ -1,8 +1,8 @@
 """Every acceptance scenario that is promised so far has a test that names its number.
 
 A test names a scenario in its own name (`test_7_…`, `test_scenario_40_and_44_…`) or in its first docstring line
-("Scenario 28", "Acceptance 35 and 36", "Scenarios 12-18, 20"). What is not there yet stands in `LATER`, some of
-those have tests already for the embedded pair.
+("Scenario 28", "Acceptance 35 and 36", "Scenarios 12-18, 20"), a trace in its first comment. What is not there yet
+stands in `LATER`, some of those have tests already for the embedded pair.
 """
 
 from __future__ import annotations
@@ -44,6 +44,11 @@ def named() -> dict[int, list[str]]:
                 mine |= numbers(text)
             for number in mine:
                 found.setdefault(number, []).append(f"{path.name}::{node.name}")
+    for path in sorted(TESTS.glob("scenario/traces/*.txt")):
+        first = path.read_text(encoding="utf-8").partition("\n")[0]
+        for text in IN_TEXT.findall(first):
+            for number in numbers(text):
+                found.setdefault(number, []).append(path.name)
     return found
 
 
