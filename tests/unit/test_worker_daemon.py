@@ -22,14 +22,14 @@ seen: list[Any] = []
 
 
 class Fast:
-    """A clock whose hours pass in milliseconds."""
+    """A clock on which an hour passes between two looks."""
 
     def __init__(self) -> None:
         self.looks = 0
 
     def __call__(self) -> datetime:
         self.looks += 1
-        return NOW + timedelta(minutes=10 * self.looks)
+        return NOW + timedelta(hours=self.looks)
 
 
 def test_wait_until_follows_a_scaled_clock_and_the_word_to_stop() -> None:
