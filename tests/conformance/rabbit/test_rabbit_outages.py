@@ -15,6 +15,7 @@ from mq.rabbit import RabbitBroker
 from scheduler.core.errors import BrokerUnavailable
 from scheduler.core.ports import Outgoing
 from scheduler.core.process import managed
+from scheduler.outbox import Outbox
 from scripts.servers import Rabbit, free_port
 from tests.conformance.rabbit.rabbit_words import (
     KINDS,
@@ -103,7 +104,7 @@ def test_31_the_server_is_killed_and_started_again(
     """Scenario 31: a unit of work that could not be published stays saved, and goes out without a restart."""
     broker = opened(fresh(node, "?timeout=1"))
     world = World([managed("hourly", "m:f", "hourly", lag_s=0)], start="2020050100", now="2020-05-01T00:30")
-    world.engine.broker = broker
+    world.engine.outbox = Outbox(broker, world.clock, world.clock.real)
     consumer = broker.consume(["default"], 1)
     broker.publish(out(*range(1, 51), queue="default"))
     node.kill()
