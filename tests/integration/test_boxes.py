@@ -368,7 +368,7 @@ def test_27_and_72_a_box_that_loses_its_network_loses_its_work_and_nothing_else(
         )
         uows = store.find(Uow, [Where("kind", "=", "work")])
         for uow in uows:
-            accepts = uow.history.count('"verb":"accept"')
+            accepts = uow.history.count('"verb":"accept"') + (uow.state == "requested")  # that one is to come
             assert accepts == uow.attempt or '"verb":"release"' in uow.history, uow.history
     lines = sum(len(path.read_text().splitlines()) for path in (site.south.state / "logs").glob("*.log"))
     assert lines < 400, "what happened is said in lines, not in thousands\n" + site.south.logs()
