@@ -52,6 +52,15 @@ def test_a_row_that_nobody_should_touch_is_noticed(harm: str) -> None:
     assert found.looks == 3
 
 
+def test_what_stays_undone_for_no_reason_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One look may find that nobody leads just now; that nothing was in the way a day before too is a fault."""
+    monkeypatch.setattr("scheduler.core.act.act", lambda *_: [])
+    monkeypatch.setattr("scheduler.core.open_jobs.act", lambda *_: [])
+    found = Years(BEGIN, 6).play_all()
+    assert found.broken is not None and "nothing is in its way" in found.broken
+    assert found.looks == 4  # it is overdue after two days
+
+
 def test_the_command_plays_a_few_days(capsys: pytest.CaptureFixture[str]) -> None:
     from commands import main
 
