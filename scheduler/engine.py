@@ -145,6 +145,7 @@ class Engine:
         except Conflict:
             return False
         self.lease = taken
+        self.outbox.forget()
         self._stale = True
         self._since = None
         self._lost_from = None

@@ -58,6 +58,11 @@ class Outbox:
                 self._sent[message.body] = real
         return len(batch)
 
+    def forget(self) -> None:
+        """Whoever leads anew sends what is requested by the rows; what waited here may have ended long ago."""
+        self._unsent, self._sent = [], {}
+        self._send_wait = 0.0
+
     def flush(self) -> None:
         """Send what could not be sent."""
         if self._unsent:

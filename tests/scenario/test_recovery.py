@@ -160,6 +160,33 @@ def test_31_a_broker_that_is_away_for_long_is_asked_once_a_second_and_named_once
     assert w.messages()[-1] == "h@2020050101#1"
 
 
+def test_who_leads_again_sends_nothing_of_its_former_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The broker was away, and another scheduler led meanwhile: what waited to be sent ended long ago."""
+    w = hourly()
+    publish, first = w.broker.publish, w.engine
+
+    def refuse(messages: Sequence[Outgoing]) -> None:
+        raise BrokerUnavailable("no broker")
+
+    w.accept("h@2020050100#1")
+    w.finish("h@2020050100#1", report=False)
+    monkeypatch.setattr(w.broker, "publish", refuse)
+    w.settle()
+    assert first.outbox.waits_until() is not None
+    monkeypatch.setattr(w.broker, "publish", publish)
+    w.restart()
+    w.work_all()
+    w.broker.purge("default")
+    w.engine.step_down()
+    first.outage()
+    first.lease = None
+    assert first.lead()
+    first.turn(first.due())
+    w.clock.advance(1)
+    first.outbox.flush()
+    assert w.messages() == []
+
+
 def test_a_scheduler_that_died_between_commit_and_publish_is_made_up_for() -> None:
     w = hourly()
     w.broker.purge("default")
