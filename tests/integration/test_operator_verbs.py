@@ -160,7 +160,7 @@ def test_skip_a_span_of_periods(box: Box) -> None:
 
 
 def test_kill_and_retry(box: Box) -> None:
-    assert "only an invalid one" in box.refuse(5, "retry", "h", "2020050100")
+    assert "only an invalid unit of work is retried" in box.refuse(5, "retry", "h", "2020050100")
     fail(box, "h@2020050100#1")
     done = box.ask("retry", "h", "2020050100")
     assert done["state"] == "done"
