@@ -65,11 +65,13 @@ class Checker(CascadeRules):
 
     # -- a commit ---------------------------------------------------------------------------------
 
-    def committed(self, holder: str) -> None:
-        """A scheduler's transaction is in the store: everything about it must be right."""
+    def committed(self, holder: str, wrote: bool = True) -> None:
+        """A scheduler's transaction is in the store: everything about it must be right; its lease, if it is all."""
         lease = self.store.get(Lease, "leader")
         if lease is not None and lease.holder != holder:
             raise Broken(12, f"{holder} committed while {lease.holder} leads (token {lease.token})")
+        if not wrote:
+            return
         where = (Where("source", "=", "scheduler"), Where("seq", ">", self.model.seq))
         events = self.store.find(Event, where, ("seq",))
         if events:

@@ -76,12 +76,12 @@ class _Watcher(Checker):
         self.token, self.leader, self.since = 0, "", 0.0
         self.executions: Counter[str] = Counter()
 
-    def committed(self, holder: str) -> None:
+    def committed(self, holder: str, wrote: bool = True) -> None:
         """As `Checker.committed`."""
         lease = self.store.get(Lease, "leader")
         if lease is not None and lease.token != self.token:
             self.token, self.leader, self.since = lease.token, lease.holder, self.world.clock.monotonic()
-        super().committed(holder)
+        super().committed(holder, wrote)
 
     def started(self, execution: Execution) -> None:
         """As `Checker.started`."""

@@ -178,7 +178,7 @@ class FaultyStore:
 class _FaultyBlock:
     """A transaction with a crash point and a freeze before it and after it."""
 
-    __slots__ = ("_block", "_faulty", "_lease", "_store", "_tx")
+    __slots__ = ("_block", "_faulty", "_lease", "_seen", "_store")
 
     def __init__(self, store: FaultyStore, lease: Lease | None) -> None:
         self._store, self._faulty, self._lease = store.store, store.faulty, lease
@@ -187,8 +187,8 @@ class _FaultyBlock:
         self._faulty.freeze_point()
         self._faulty.reachable()
         self._block: Any = self._store.transaction(self._lease)
-        self._tx = self._block.__enter__()
-        return _FaultyTx(self._faulty, self._tx)
+        self._seen = _FaultyTx(self._faulty, self._block.__enter__())
+        return self._seen
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         faulty = self._faulty
@@ -201,7 +201,7 @@ class _FaultyBlock:
         self._block.__exit__(kind, error, traceback)
         if error is not None:
             return
-        faulty.world.committed(faulty, self._lease)
+        faulty.world.committed(faulty, self._seen.wrote)
         faulty.crash_point("after a commit")
         odds = faulty.world.odds
         if odds.unknown and faulty.rng.random() < odds.unknown:
@@ -214,25 +214,29 @@ class _FaultyBlock:
 class _FaultyTx:
     """The inside: each statement is a place to die."""
 
-    __slots__ = ("_faulty", "_tx")
+    __slots__ = ("_faulty", "_tx", "wrote")
 
     def __init__(self, faulty: Faulty, tx: Any) -> None:
         self._faulty, self._tx = faulty, tx
+        self.wrote = False  # anything but the lease
 
     def insert(self, records: Sequence[Any], *, ignore: bool = False) -> int:
         """As `Transaction.insert`."""
         self._faulty.crash_point("before an insert")
+        self.wrote = True
         inserted: int = self._tx.insert(records, ignore=ignore)
         return inserted
 
     def update(self, changes: Sequence[Any]) -> int:
         """As `Transaction.update`."""
         self._faulty.crash_point("before an update")
+        self.wrote = True
         hits: int = self._tx.update(changes)
         return hits
 
     def delete(self, kind: type, where: Sequence[Any]) -> int:
         """As `Transaction.delete`."""
+        self.wrote = True
         deleted: int = self._tx.delete(kind, where)
         return deleted
 

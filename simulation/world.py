@@ -21,7 +21,7 @@ from scheduler.core.errors import Refused
 from scheduler.core.plan import CASCADE_MAX
 from scheduler.core.ports import REPORT_QUEUE, Outgoing, Store, Where
 from scheduler.core.process import Context
-from scheduler.core.records import Fact, Lease
+from scheduler.core.records import Fact
 from scheduler.core.timetable import Timetable
 from simulation.executor import Execution, Habits, Sink
 from simulation.faults import Faulty, Odds, Script
@@ -151,11 +151,11 @@ class World:
 
     # -- what the checker is told -----------------------------------------------------------------
 
-    def committed(self, faulty: Faulty, lease: Lease | None) -> None:
-        """An actor's transaction was committed."""
+    def committed(self, faulty: Faulty, wrote: bool) -> None:
+        """An actor's transaction was committed; `wrote`: more than the lease."""
         self.count(f"commits of {faulty.kind}s")
         if self.checker is not None and faulty.kind == "scheduler":
-            self.checker.committed(self.holder_of(faulty))
+            self.checker.committed(self.holder_of(faulty), wrote)
 
     def publishing(self, faulty: Faulty, messages: Sequence[Outgoing]) -> None:
         """An actor publishes."""
