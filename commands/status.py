@@ -14,9 +14,8 @@ from typing import Any
 from commands.site import Site
 from commands.table import show, span
 from scheduler.core.ports import Store
-from scheduler.core.records import BoxProcess, Fact, Lease
+from scheduler.core.records import LEADER, BoxProcess, Fact, Lease
 from settings import add_options, overrides_of
-from supervisor.ledger import LEADER_LEASE
 from supervisor.os_process import START_TOLERANCE_S, holder
 from supervisor.roster import SUPERVISOR
 
@@ -78,7 +77,7 @@ def look(site: Site) -> Report:
     rows = [_true(site, row, silent.get(row.box)) for row in found]
     order = {kind: n for n, kind in enumerate((SUPERVISOR, "scheduler", "mx", "worker", "daemon"))}
     rows.sort(key=lambda row: (row.box, order.get(row.kind, 9), row.name))
-    leader = store.get(Lease, LEADER_LEASE)
+    leader = store.get(Lease, LEADER)
     if leader is not None and leader.expires_at <= now:
         leader = None
     return Report(site.settings.box, clock.real(), rows, leader, _dashboard(store, site.settings.box, rows))

@@ -18,13 +18,12 @@ from scheduler.core.errors import Unavailable
 from scheduler.core.event import Event
 from scheduler.core.job import Job, job_id
 from scheduler.core.ports import Where
-from scheduler.core.records import BoxProcess, Hold, Lease, LogChunk, ProcessRow
+from scheduler.core.records import LEADER, BoxProcess, Hold, Lease, LogChunk, ProcessRow
 from scheduler.core.timetable import Span
 from scheduler.core.uow import Uow
 
 UNFINISHED = ("in_progress", "invalid", "requested")
 ALARMING = ("critical", "error", "warning")
-LEADER = "leader"
 SCHEDULER = "scheduler"  # source of the leading scheduler's events
 UNFINISHED_MAX = 500  # units of work looked at for marks; there are as many as places
 ALARMS_MAX = 300  # alarming events looked at for causes

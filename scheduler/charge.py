@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
 
 from scheduler.core.errors import Conflict, Refused
-from scheduler.core.ports import Change, Store
-from scheduler.core.records import Lease
-from scheduler.engine import LEADER
+from scheduler.core.ports import Store
+from scheduler.core.records import LEADER, Lease
+from scheduler.lease import hand_over, is_held, take
 
 LENGTH_S = 60.0
 
@@ -41,7 +40,7 @@ class Charge:
 def leader_of(store: Store) -> Lease | None:
     """The lease of the scheduler that leads now, if one does. Raises StoreUnavailable."""
     held = store.get(Lease, LEADER)
-    return held if held is not None and held.expires_at > store.now() else None
+    return held if is_held(held, store.now()) else None
 
 
 @contextmanager
@@ -51,42 +50,19 @@ def charge(
     """Lead for the block, and hand the lease over at its end. Raises Refused while somebody else leads."""
     held = store.get(Lease, LEADER)
     now = store.now()
-    if held is not None and held.expires_at > now:
+    if held is not None and is_held(held, now):
         raise Refused(
             f"a scheduler leads, {held.holder}: stop it first (launch.py stop scheduler); if it is dead, its lease"
             f" ends in {max(1, round((held.expires_at - now).total_seconds()))} s"
         )
-    lease = Lease(
-        name=LEADER,
-        holder=holder,
-        token=1 if held is None else held.token + 1,
-        expires_at=now + timedelta(seconds=length_s),
-        taken_at=now,
-        data=store.session(),
-    )
-    _take(store, held, lease)
+    try:
+        lease = take(store, held, holder, length_s, now)
+    except Conflict as error:
+        raise Refused("a scheduler took the lead at this moment: stop it first") from error
     try:
         yield Charge(store, lease, monotonic, monotonic())
     finally:
-        ours = {"token": lease.token, "holder": lease.holder}
-        with store.transaction() as tx:
-            tx.update([Change(Lease, LEADER, ours, {"expires_at": store.now()})])
-
-
-def _take(store: Store, held: Lease | None, lease: Lease) -> None:
-    try:
-        if held is None:
-            with store.transaction() as tx:
-                tx.insert([lease])
-            return
-        store.end_session(held)
-        expect = {"token": held.token, "holder": held.holder, "expires_at": held.expires_at}
-        sets = {name: getattr(lease, name) for name in ("holder", "token", "expires_at", "taken_at", "data")}
-        with store.transaction() as tx:
-            if tx.update([Change(Lease, LEADER, expect, sets)]) != 1:
-                raise Conflict
-    except Conflict as error:
-        raise Refused("a scheduler took the lead at this moment: stop it first") from error
+        hand_over(store, lease)
 
 
 def handed_over(lease: Lease) -> Lease:

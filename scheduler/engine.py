@@ -33,24 +33,23 @@ from scheduler.core.holds import lifted
 from scheduler.core.known import Known
 from scheduler.core.ports import (
     Broker,
-    Change,
     Clock,
     Store,
     Transaction,
     Where,
 )
-from scheduler.core.records import Fact, Hold, Lease, ProcessRow
+from scheduler.core.records import LEADER, Fact, Hold, Lease, ProcessRow
 from scheduler.core.registry import TRIGGERS, reconcile
 from scheduler.core.slice import SOURCE, Decision, Item, Slice
 from scheduler.core.timetable import Timetable
 from scheduler.core.uow import Uow
 from scheduler.core.wait import thaw
 from scheduler.gather import Gatherer
+from scheduler.lease import hand_over, is_held, take
 from scheduler.outbox import Outbox
 
 log = logging.getLogger(__name__)
 
-LEADER = "leader"
 BATCH = 256  # reports and due units of work in one turn
 DURATIONS = 100
 PUT_OFF = timedelta(seconds=1)  # before an input is decided again whose second try missed too
@@ -111,40 +110,14 @@ class Engine:
         if self.lease is not None:
             return True
         now = self.store.now()
-        length = timedelta(seconds=self.leader_lease_s)
         held = self.store.get(Lease, LEADER)
-        if held is not None and held.expires_at > now and held.holder != self.holder:
+        if held is not None and is_held(held, now) and held.holder != self.holder:
             self.free_in_s = (held.expires_at - now).total_seconds()
             return False
-        token = 1 if held is None else held.token + 1
-        taken = Lease(
-            name=LEADER,
-            holder=self.holder,
-            token=token,
-            expires_at=now + length,
-            taken_at=now,
-            data=self.store.session(),
-        )
-        if held is not None:
-            self.store.end_session(held)
         try:
-            with self.store.transaction() as tx:
-                if held is None:
-                    tx.insert([taken])
-                else:
-                    expect = {"token": held.token, "holder": held.holder, "expires_at": held.expires_at}
-                    sets = {
-                        "holder": self.holder,
-                        "token": token,
-                        "expires_at": now + length,
-                        "taken_at": now,
-                        "data": taken.data,
-                    }
-                    if tx.update([Change(Lease, LEADER, expect, sets)]) != 1:
-                        raise Conflict
+            self.lease = take(self.store, held, self.holder, self.leader_lease_s, now)
         except Conflict:
             return False
-        self.lease = taken
         self.outbox.forget()
         self._stale = True
         self._since = None
@@ -155,19 +128,8 @@ class Engine:
     def step_down(self) -> None:
         """Hand the lease over at once, on a planned stop."""
         lease, self.lease = self.lease, None
-        if lease is None:
-            return
-        with self.store.transaction() as tx:
-            tx.update(
-                [
-                    Change(
-                        Lease,
-                        LEADER,
-                        {"token": lease.token, "holder": lease.holder},
-                        {"expires_at": self.store.now()},
-                    )
-                ]
-            )
+        if lease is not None:
+            hand_over(self.store, lease)
 
     def _reload(self) -> None:
         """Read anew what is kept between turns, and bring it in line with the context."""

@@ -23,9 +23,8 @@ from scheduler.core.errors import Refused
 from scheduler.core.event import Event
 from scheduler.core.job import Job
 from scheduler.core.ports import Store, Where
-from scheduler.core.records import BoxProcess, Fact, Hold, Lease, LogChunk, ProcessRow, User
+from scheduler.core.records import LEADER, BoxProcess, Fact, Hold, Lease, LogChunk, ProcessRow, User
 from scheduler.core.uow import Uow
-from scheduler.engine import LEADER
 
 # table -> record and key; the largest last
 KINDS: dict[str, tuple[type, tuple[str, ...]]] = {

@@ -14,7 +14,7 @@ from scheduler.core.command import Command
 from scheduler.core.event import Event
 from scheduler.core.job import Job
 from scheduler.core.ports import Outgoing, Where
-from scheduler.core.records import Hold, Lease, ProcessRow
+from scheduler.core.records import LEADER, Hold, Lease, ProcessRow
 from scheduler.core.uow import Uow, job_of
 from simulation.almanac import Almanac, Period
 from simulation.cascades import CascadeRules, Done
@@ -67,7 +67,7 @@ class Checker(CascadeRules):
 
     def committed(self, holder: str, wrote: bool = True) -> None:
         """A scheduler's transaction is in the store: everything about it must be right; its lease, if it is all."""
-        lease = self.store.get(Lease, "leader")
+        lease = self.store.get(Lease, LEADER)
         if lease is not None and lease.holder != holder:
             raise Broken(12, f"{holder} committed while {lease.holder} leads (token {lease.token})")
         if not wrote:

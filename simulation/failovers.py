@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from scheduler.core.process import Context, after, context, freerun, managed, tree
-from scheduler.core.records import Lease
+from scheduler.core.records import LEADER, Lease
 from scheduler.core.uow import job_of
 from simulation.actors import SchedulerActor, WorkerActor
 from simulation.checker import Checker
@@ -78,7 +78,7 @@ class _Watcher(Checker):
 
     def committed(self, holder: str, wrote: bool = True) -> None:
         """As `Checker.committed`."""
-        lease = self.store.get(Lease, "leader")
+        lease = self.store.get(Lease, LEADER)
         if lease is not None and lease.token != self.token:
             self.token, self.leader, self.since = lease.token, lease.holder, self.world.clock.monotonic()
         super().committed(holder, wrote)

@@ -19,11 +19,10 @@ from scheduler.core.command import Command
 from scheduler.core.errors import BrokerUnavailable, Conflict, StoreUnavailable
 from scheduler.core.event import Event
 from scheduler.core.ports import REPORT_QUEUE, Broker, Change, Clock, Store, Where
-from scheduler.core.records import BoxProcess, Lease
+from scheduler.core.records import LEADER, BoxProcess, Lease
 from supervisor.roster import SUPERVISOR, Registered
 
 KEPT_EVENTS = 1000
-LEADER_LEASE = "leader"
 
 logger = logging.getLogger("supervisor")
 
@@ -83,7 +82,7 @@ class Ledger:
 
     def leader(self) -> Lease | None:
         """The lease of the leading scheduler. Raises StoreUnavailable."""
-        return self._store.get(Lease, LEADER_LEASE)
+        return self._store.get(Lease, LEADER)
 
     def now(self) -> datetime:
         """Real time, for what is shown to people."""

@@ -18,10 +18,10 @@ from scheduler.core.job import Job
 from scheduler.core.known import Known
 from scheduler.core.plan import Effect, plan_reprocess, plan_skip
 from scheduler.core.ports import Change
-from scheduler.core.records import Lease, ProcessRow
+from scheduler.core.records import LEADER, Lease, ProcessRow
 from scheduler.core.slice import Item
 from scheduler.core.uow import Uow
-from scheduler.engine import LEADER, Engine
+from scheduler.engine import Engine
 from scheduler.outbox import Outbox
 from simulation.model import Broken
 from verify.fold import OWNER, REAL, SEQ, TOKEN, Folder, Records, key_of

@@ -44,6 +44,9 @@ class Hold:
     until: datetime | None = None  # real time
 
 
+LEADER = "leader"  # the name of the lease that the leading scheduler holds
+
+
 @dataclass(frozen=True, kw_only=True)
 class Lease:
     """Who is in charge of `name`, until when on the store's clock; `token` rises with every holder."""

@@ -23,11 +23,11 @@ from scheduler.core.job import Job
 from scheduler.core.known import Known
 from scheduler.core.ports import Change, Outgoing, Store
 from scheduler.core.process import context, managed
-from scheduler.core.records import Lease
+from scheduler.core.records import LEADER, Lease
 from scheduler.core.slice import Slice
 from scheduler.core.timetable import Timetable
 from scheduler.core.uow import Uow
-from scheduler.engine import LEADER, Engine
+from scheduler.engine import Engine
 from scheduler.outbox import MARK_AFTER_S
 from worker import changes
 from worker.executor import Outcome
