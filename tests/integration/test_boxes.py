@@ -359,7 +359,7 @@ def test_27_and_72_a_box_that_loses_its_network_loses_its_work_and_nothing_else(
         site.south.link.up()
         until(lambda: unfinished(store) == 0, site.logs)
         # back again, by itself: it takes work
-        site.write(more='managed("again_hourly", "meter_work:run", "hourly", max_active=6),', pace_s=0.3)
+        site.write(more='managed("again_hourly", "meter_work:run", "hourly", max_active=6),', pace_s=2)
         site.north.ok("reload")
         site.south.ok("reload")
         until(

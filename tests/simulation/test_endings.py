@@ -17,7 +17,7 @@ SEEDS = 16
 
 @pytest.mark.timeout(300)
 def test_no_seed_with_endings_breaks_an_invariant() -> None:
-    with multiprocessing.get_context("fork").Pool(2) as pool:
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
         results = pool.map(partial(run_seed, endings=True), range(SEEDS), chunksize=1)
     broken = [result for result in results if not result.ok]
     story = "\n".join(broken[0].story) if broken else ""

@@ -249,7 +249,7 @@ def hunt(name: str) -> tuple[str, str]:
 
 @pytest.mark.timeout(600)
 def test_every_mutant_is_caught() -> None:
-    with multiprocessing.get_context("fork").Pool(2) as pool:
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
         caught = dict(pool.imap_unordered(hunt, MUTANTS))
     moved = {name: text[1:] for name, text in caught.items() if text.startswith("!")}
     assert not moved

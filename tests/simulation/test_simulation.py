@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.timeout(600)
 def test_no_seed_breaks_an_invariant() -> None:
-    with multiprocessing.get_context("fork").Pool(2) as pool:
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
         results = list(pool.imap_unordered(run_seed, range(SEEDS)))
     broken = [result for result in results if not result.ok]
     story = "\n".join(broken[0].story) if broken else ""
@@ -79,7 +79,7 @@ def test_a_process_may_die_before_and_after_every_write_and_publish(kind: str) -
     _, _, calm, points = dies_at((kind, 10**9))
     assert calm.ok, calm.text
     assert points > 50
-    with multiprocessing.get_context("fork").Pool(2) as pool:
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
         for _, n, result, seen in pool.imap_unordered(dies_at, [(kind, n) for n in range(1, points + 1)]):
             assert seen >= n, f"the {kind} came to {seen} points only"
             assert result.ok, f"the {kind} died at point {n}: {result.text}\n" + "\n".join(result.story)
