@@ -30,8 +30,6 @@ CHECKS = (
     ("lint", ("ruff", "check", ".")),
     ("types", ("mypy",)),
 )
-LANES = 2  # most tests wait for processes and servers: two at a time keep two cores busy
-FOLLOWED = ("-n", "-s", "--capture", "--pdb", "--trace", "--rewrite", "--co")
 # of our variables; the others would change what tests see
 KEPT = frozenset({"SYNERGY_VENV", "SYNERGY_EXTRAS"})
 KEPT_PREFIX = "SYNERGY_TEST_"
@@ -69,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     without = [
         name for name, wanted in (("servers", args.no_servers), ("browser", args.no_browser)) if wanted
     ]
-    command = [sys.executable, "-m", "pytest", *_lanes(args.fast, rest), *_selected(rest, without)]
+    command = [sys.executable, "-m", "pytest", *_selected(rest, without)]
     if args.no_browser:
         command.append("--ignore=tests/browser")
     if args.fast:
@@ -92,13 +90,6 @@ def _check() -> bool:
         rows.append((name, " ".join(command), verdict, f"{time.monotonic() - began:.1f} s"))
     _print_table(("check", "command", "result", "time"), rows)
     return all(row[2] == "ok" for row in rows)
-
-
-def _lanes(fast: bool, rest: Sequence[str]) -> list[str]:
-    """A whole run goes in two lanes, each file in one of them; chosen tests, and what a person follows, in one."""
-    chosen = any((ROOT / text.partition("::")[0]).exists() for text in rest)
-    followed = any(text.startswith(FOLLOWED) for text in rest)
-    return [] if fast or chosen or followed else ["-n", str(LANES), "--dist", "loadfile"]
 
 
 def _selected(rest: list[str], without: list[str]) -> list[str]:

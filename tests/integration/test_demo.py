@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RUN = "import sys; from commands.dispatch import main; sys.exit(main(sys.argv[1:]))"
 LIMIT_S = 120.0
 WINDOW = ("--live", "2013-12-31T18", "--rate", "3600")
+BRIEF = ("--live", "2013-12-31T20", "--rate", "7200")
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +166,7 @@ def start(tmp_path: Path, raw: Path) -> Iterator[Callable[..., Demo]]:
 
 
 def test_demo_ends_well_and_leaves_nothing(start: Callable[..., Demo]) -> None:
-    demo = start("--exit", "--from", "2013-12-30", *WINDOW)
+    demo = start("--exit", "--from", "2013-12-30", *BRIEF)
     assert demo.end() == 0, demo.said + demo.logs()
     assert "the totals are equal" in demo.said
     assert "105 of 105 jobs" in demo.said
@@ -222,7 +223,7 @@ def test_the_totals_are_right_whoever_is_killed_when(start: Callable[..., Demo],
 
 
 def test_a_broken_result_is_noticed(start: Callable[..., Demo]) -> None:
-    demo = start("--exit", "--from", "2013-12-30", *WINDOW)
+    demo = start("--exit", "--from", "2013-12-30", *BRIEF)
     demo.wait_for(demo.has_said("live:"), "the live part")
     with closing(sqlite3.connect(demo.state / "flights" / "results.sqlite", timeout=30)) as results, results:
         hit = results.execute(
@@ -242,7 +243,7 @@ def test_a_broken_raw_row_is_noticed(start: Callable[..., Demo], raw: Path, tmp_
     at = next(n for n, line in enumerate(lines) if line.startswith(b"2013-12-30T15"))
     with gzip.open(broken / "flights.csv.gz", "wb", 1) as file:
         file.writelines([*lines[:at], *lines[at + 1 :]])
-    demo = start("--exit", "--from", "2013-12-30", *WINDOW, data=broken)
+    demo = start("--exit", "--from", "2013-12-30", *BRIEF, data=broken)
     assert demo.end() == 1, demo.said
     assert "flights_yearly: flights is" in demo.said
 
