@@ -50,7 +50,7 @@ def charge(
     """Lead for the block, and hand the lease over at its end. Raises Refused while somebody else leads."""
     held = store.get(Lease, LEADER)
     now = store.now()
-    if held is not None and is_held(held, now):
+    if is_held(held, now):
         raise Refused(
             f"a scheduler leads, {held.holder}: stop it first (launch.py stop scheduler); if it is dead, its lease"
             f" ends in {max(1, round((held.expires_at - now).total_seconds()))} s"

@@ -111,7 +111,7 @@ class Engine:
             return True
         now = self.store.now()
         held = self.store.get(Lease, LEADER)
-        if held is not None and is_held(held, now) and held.holder != self.holder:
+        if is_held(held, now) and held.holder != self.holder:
             self.free_in_s = (held.expires_at - now).total_seconds()
             return False
         try:

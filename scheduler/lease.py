@@ -8,13 +8,14 @@ writes. Schedulers take it when it is free (`scheduler.engine`), a person's tool
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import TypeGuard
 
 from scheduler.core.errors import Conflict
 from scheduler.core.ports import Change, Store
 from scheduler.core.records import LEADER, Lease
 
 
-def is_held(lease: Lease | None, now: datetime) -> bool:
+def is_held(lease: Lease | None, now: datetime) -> TypeGuard[Lease]:
     """Whether somebody leads at `now`, store time."""
     return lease is not None and lease.expires_at > now
 

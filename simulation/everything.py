@@ -44,7 +44,7 @@ NOTES = (
 QUARTER = 91  # looks, of which one is at every job there is
 CHUNK = 250
 OPENED = timedelta(hours=12)  # long enough for another leader, where leases last for hours
-IN_TIME = timedelta(days=2)  # a job that has been due for so long and has nothing in its way is late for good
+IN_TIME = timedelta(days=1)  # due for so long at two looks in a row, with nothing in its way: late for good
 
 
 class Everything(Checker):

@@ -29,6 +29,7 @@ CONDITIONS = (
 COMPARED = (
     "scheduler/core/slice.py",
     "scheduler/core/commands.py",
+    "scheduler/engine.py",
     "scheduler/lease.py",
     "scheduler/outbox.py",
     "worker/changes.py",

@@ -30,7 +30,7 @@ class Known:
     definitions: dict[str, tuple[Any, Process]] = field(default_factory=dict)
     instants: dict[str, tuple[ProcessRow, Process, datetime, datetime | None]] = field(
         default_factory=dict
-    )  # of a row and its definition: after that instant the next one is this (core.due)
+    )  # process -> its row and definition, an instant, and the next one at which it is due (`core.due`)
     triggers: dict[str, str] = field(default_factory=dict)  # of freerun processes, as the last context said
 
     def process(self, name: str) -> Process | None:

@@ -110,11 +110,8 @@ def test_30_a_message_without_consumer_waits_and_is_published_again_when_nobody_
     assert w.messages() == ["h@2020050100#1"]
 
 
-def test_31_broker_down_at_publish_the_uow_is_saved_and_published_when_it_is_back(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    w = hourly()
-    publish = w.broker.publish
+def finish_while_the_broker_is_away(w: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first hour ends, the next one is requested, and its message goes nowhere."""
 
     def refuse(messages: Sequence[Outgoing]) -> None:
         raise BrokerUnavailable("no broker")
@@ -123,6 +120,15 @@ def test_31_broker_down_at_publish_the_uow_is_saved_and_published_when_it_is_bac
     w.finish("h@2020050100#1", report=False)
     monkeypatch.setattr(w.broker, "publish", refuse)
     w.settle()
+
+
+def test_31_broker_down_at_publish_the_uow_is_saved_and_published_when_it_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    w = hourly()
+    publish = w.broker.publish
+
+    finish_while_the_broker_is_away(w, monkeypatch)
     assert w.uow("h@2020050101#1").state == "requested"
     monkeypatch.setattr(w.broker, "publish", publish)
     w.clock.advance(w.engine.sleep_s())
@@ -165,13 +171,7 @@ def test_who_leads_again_sends_nothing_of_its_former_time(monkeypatch: pytest.Mo
     w = hourly()
     publish, first = w.broker.publish, w.engine
 
-    def refuse(messages: Sequence[Outgoing]) -> None:
-        raise BrokerUnavailable("no broker")
-
-    w.accept("h@2020050100#1")
-    w.finish("h@2020050100#1", report=False)
-    monkeypatch.setattr(w.broker, "publish", refuse)
-    w.settle()
+    finish_while_the_broker_is_away(w, monkeypatch)
     assert first.outbox.waits_until() is not None
     monkeypatch.setattr(w.broker, "publish", publish)
     w.restart()
