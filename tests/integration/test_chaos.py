@@ -84,3 +84,17 @@ def test_scenarios_26_27_and_31_on_servers(tmp_path: Path) -> None:
     )
     assert sum(found["kills"].values()) >= 3
     assert sum(found["stops"].values()) >= 2
+
+
+def test_the_script_is_the_command_wherever_a_link_to_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "chaos").symlink_to(ROOT / "scripts" / "chaos")
+    done = subprocess.run(
+        [tmp_path / "chaos", "--stops", "1"],
+        cwd=tmp_path,
+        env={**os.environ, "SYNERGY_VENV": sys.prefix},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "there are servers to stop with --servers only" in done.stderr
