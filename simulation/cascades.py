@@ -6,7 +6,7 @@ processes, or to an interval; what is outside is left alone. What `Checker` asks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -21,13 +21,14 @@ Inside = Callable[[JobView], bool]
 
 
 class Done(NamedTuple):
-    """A command that was carried out, and the states of the processes at that moment."""
+    """A command that was carried out, and what it found: the states of processes, and of the jobs it is about."""
 
     seq: int
     command: str
     verb: str
     target: dict[str, Any]
     processes: dict[str, str]
+    states: dict[str, str]
 
 
 class CascadeRules(JobRules):
@@ -37,17 +38,20 @@ class CascadeRules(JobRules):
     reopened: set[str]  # by this commit
     done: list[Done]  # the commands of this commit
     told: list[Event]  # what was done by others than the scheduler since the last command of this commit
+    found: dict[str, str]  # job -> its state before that
 
     def _command_event(self, event: Event, verb: str, data: dict[str, Any]) -> None:
         """The end of a command, or late data that has to wait. The model is as it was when that was decided."""
         if verb not in ("done", "refused", "expired", "waits"):
             return
         told, self.told = self.told, []
+        found, self.found = self.found, {}
         id_, target = str(data.get("command")), dict(data.get("target") or {})
         if verb == "done":
             asked = str(data.get("verb"))
             self.model.acts[asked] = self.model.acts.get(asked, 0) + 1
-            self.done.append(Done(event.seq, id_, asked, target, dict(self.model.processes)))
+            states = {id_: found.get(id_, job.state) for id_, job in self._named(asked, target)}
+            self.done.append(Done(event.seq, id_, asked, target, dict(self.model.processes), states))
             if asked == "reprocess":
                 self._within_limit(event, [str(job) for job in target.get("jobs", ())])
             elif asked in ("drop_late", "narrow_late"):
@@ -60,6 +64,13 @@ class CascadeRules(JobRules):
             self._waits(event, id_)
         elif data.get("verb") == "late_data":
             raise Broken(5, f"late data {id_} was {verb}: {event.message}")
+
+    def _named(self, verb: str, target: dict[str, Any]) -> Iterator[tuple[str, JobView]]:
+        """The jobs that a command, or the late data it is about, names."""
+        if verb == "narrow_late":
+            late = self.store.get(Command, str(target.get("command")))
+            target = late.target if late is not None else {}
+        return ((id_, self.model.jobs[id_]) for id_ in target.get("jobs", ()) if id_ in self.model.jobs)
 
     def _size(self, event: Event, roots: Sequence[JobView]) -> int:
         """How many jobs a cascade upwards from these comes to; those of processes that are gone are counted."""
@@ -131,30 +142,26 @@ class CascadeRules(JobRules):
             if done.verb == "narrow_late":
                 self._narrowed(done)
             else:
-                self._cascade(done.seq, done.verb, done.target)
+                self._cascade(done)
         self.model.processes = present
 
     def _narrowed(self, done: Done) -> None:
         """All that is inside is reached; what is outside keeps what it has, though it is older by now."""
-        late = self.store.get(Command, str(done.target.get("command")))
-        assert late is not None
         inside = self._inside(done.command)
-        for id_ in late.target.get("jobs", ()):
-            root = self.model.jobs.get(id_)
-            if root is None or not inside(root):
-                continue
-            if self.before.get(root.id, root.state) != "embryo" and not self._by_person(root):
+        for id_, was in done.states.items():
+            root = self.model.jobs[id_]
+            if inside(root) and was != "embryo" and not self._by_person(root):
                 reached = [root, *self.above(root, done.seq, inside)]
                 for job in reached:
                     self._late(root, job)
                 for job in self.above(root, done.seq, gone=True):
                     job.kept = job.kept or job not in reached
 
-    def _cascade(self, seq: int, verb: str, target: dict[str, Any]) -> None:
+    def _cascade(self, done: Done) -> None:
         """Invariant 5: all of a cascade is in this commit, or nothing. Rows made after it are no part of it."""
-        roots = [self.model.jobs[id_] for id_ in target.get("jobs", ()) if id_ in self.model.jobs]
-        for root in roots:
-            was = self.before.get(root.id, root.state)
+        seq, verb = done.seq, done.verb
+        for id_, was in done.states.items():
+            root = self.model.jobs[id_]
             if verb == "reprocess" or (verb == "mark_done" and was == "skipped"):
                 above = self.above(root, seq)
                 for job in [root, *above] if verb == "reprocess" else above:

@@ -59,8 +59,10 @@ class Checker(CascadeRules):
         self.touched_uows: dict[str, None] = {}
         self.done: list[Done] = []
         self.told: list[Event] = []
+        self.found: dict[str, str] = {}
         self.rows: dict[str, Uow] = {}
         self.at_once: set[str] = set()  # jobs that a run_now of this commit requested
+        self.came: set[str] = set()
         self.submitted = False
 
     # -- a commit ---------------------------------------------------------------------------------
@@ -178,6 +180,7 @@ class Checker(CascadeRules):
                 self.model.max_active.pop(name, None)
                 self.model.triggers.pop(name, None)
                 self.model.came[name] = event.seq
+                self.came.add(name)
             self._process_moves(name, verb, data["state"])
         if verb == "set_max_active":
             self.model.max_active[name] = data["max_active"]
@@ -327,6 +330,8 @@ class Checker(CascadeRules):
             raise Broken(6, f"{id_} was {job.state}, and then came {verb}", id_)
         self.before.setdefault(id_, job.state)
         by_people = event.actor != "scheduler"
+        if by_people:
+            self.found.setdefault(id_, job.state)
         if verb.startswith("dispatch"):
             self._dispatched(event, job, verb)
         elif verb in ("complete", "no_data"):
@@ -406,7 +411,7 @@ class Checker(CascadeRules):
                 raise Broken(2, f"{id_} is unfinished beside {job.uow}", job.id)
             if job.state not in ("in_progress", "final_run"):
                 raise Broken(2, f"{id_} is unfinished, and {job.id} is {job.state}", job.id)
-        for name in {e.process for e in events if e.kind == "uow.request" and e.process}:
+        for name in self._newly_taken(events):
             process = self.world.context.processes[name]
             limit = self.model.max_active.get(name, process.max_active)
             if per_process.get(name, 0) > limit and not (
@@ -415,6 +420,12 @@ class Checker(CascadeRules):
                 raise Broken(
                     2, f"{name} has {per_process[name]} unfinished units of work; max_active is {limit}"
                 )
+
+    def _newly_taken(self, events: Sequence[Event]) -> set[str]:
+        """The processes of which a place was taken: not by a final run in the place of the slice it replaces."""
+        replaced = {job_of(e.uow) for e in events if e.kind == "uow.cancel" and e.uow} - self.reopened
+        asked = [(job_of(e.uow or ""), e.process or "") for e in events if e.kind == "uow.request"]
+        return {process for job, process in asked if job not in replaced}
 
     # -- messages and executions ----------------------------------------------------------------------
 

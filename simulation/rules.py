@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ class JobRules:
     model: Model
     rows: dict[str, Uow]  # those that this commit touched
     at_once: set[str]  # jobs that a run_now of this commit requested
+    came: set[str]  # processes that this commit registered anew
     frontiers: dict[str, datetime | None]  # before this commit
 
     def related(
@@ -47,10 +48,14 @@ class JobRules:
             yield need, [(id_, self.model.jobs.get(id_)) for id_ in ids]
 
     def _inputs_finished(
-        self, job: JobView, what: str, kinds: Sequence[str] = ("child", "dependency")
+        self,
+        job: JobView,
+        what: str,
+        kinds: Sequence[str] = ("child", "dependency"),
+        besides: Collection[str] = (),
     ) -> None:
         for need, rows in self.related(job):
-            if need.kind in kinds:
+            if need.kind in kinds and need.on not in besides:
                 for id_, row in rows:
                     if row is None or not row.finished:
                         state = (
@@ -62,10 +67,10 @@ class JobRules:
                             3, f"{what} of {job.id}, and its {need.kind} {id_} is {state}", job.id, id_
                         )
 
-    def _newer_than_inputs(self, job: JobView, what: str) -> None:
-        for _, rows in self.related(job):
+    def _newer_than_inputs(self, job: JobView, what: str, besides: Collection[str] = ()) -> None:
+        for need, rows in self.related(job):
             for id_, row in rows:
-                if row is not None and row.settled > job.requested:
+                if row is not None and row.settled > job.requested and need.on not in besides:
                     raise Broken(
                         3,
                         f"{what} of {job.id} by a run requested at event {job.requested},"
@@ -173,8 +178,16 @@ class JobRules:
             return
         if process.machine in SLICED and job.state != "final_run":
             raise Broken(3, f"{verb} of {job.id} without a final run", job.id)
-        self._inputs_finished(job, verb)
-        self._newer_than_inputs(job, verb)
+        self._over_its_inputs(job, verb)
+
+    def _over_its_inputs(self, job: JobView, what: str) -> None:
+        """What ends it was requested after all inputs were finished; not so if late data was narrowed around it.
+
+        A process that is registered anew in this very commit is none yet: it comes into view after this end.
+        """
+        if not job.kept:
+            self._inputs_finished(job, what, besides=self.came)
+            self._newer_than_inputs(job, what, besides=self.came)
 
     def _skipped(self, event: Event, job: JobView, reason: str) -> None:
         process = self.world.context.processes[job.process]
@@ -202,8 +215,7 @@ class JobRules:
             if process.kind == "managed":
                 if process.machine in SLICED and job.state != "final_run":
                     raise Broken(3, f"{job.id} was skipped as {reason} by a slice", job.id)
-                self._inputs_finished(job, f"skip ({reason})")
-                self._newer_than_inputs(job, f"skip ({reason})")
+                self._over_its_inputs(job, f"skip ({reason})")
 
     def held(self, job: JobView, event: Event | None = None) -> str | None:
         """The scope of a hold over a job, or None."""

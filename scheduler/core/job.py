@@ -39,7 +39,7 @@ class Job:
     generation: int = 0  # how often it was reprocessed
     produced: bool = False  # a unit of work was processed since the last reprocess
     cursor: str | None = None  # where the last processed unit of work ended
-    more: bool = False  # the worker asked to be called again at once, or an operator said run now
+    more: bool = False  # the worker asked to be called again at once; or run now was said, and readiness is asked first
     again: str | None = None  # late data came while a unit of work was unfinished: why
     warning: str | None = None  # the last slice that was canceled
     dispatched_at: datetime | None = None  # business time of the last request

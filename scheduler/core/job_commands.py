@@ -191,11 +191,10 @@ def _run_each(s: Slice, jobs: list[Job]) -> Result:
     items: list[Item] = []
     lacks: list[tuple[Any, ...]] = []
     for job in jobs:
-        changed = s.change_job(job, more=True)
         try:
-            found = assess(s, changed)
+            found = assess(s, job, hurried=True)
             if found.act is None:
-                found = assess(s, changed, everything=True)
+                found = assess(s, job, hurried=True, everything=True)
         except Absent as lack:  # name what all of them lack at once
             lacks += lack.wants
             continue
@@ -204,7 +203,9 @@ def _run_each(s: Slice, jobs: list[Job]) -> Result:
         if found.act is None:
             why = "; ".join(blocker.sentence for blocker in found.blockers) or "nothing is to be done"
             raise Refused(f"job {job.id} cannot run now: {why}")
-        items += act(s, changed, found)
+        if found.act == "check":
+            job = s.change_job(job, more=True)
+        items += act(s, job, found)
         rows.append({"job": job.id, "effect": found.act, "state": job.state})
     if lacks:
         raise Absent(*lacks)

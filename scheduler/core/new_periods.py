@@ -86,15 +86,17 @@ def _catch_up(s: Slice, process: Process, made: list[Job], shown_again: bool) ->
 
 
 def _show(s: Slice, jobs: list[Job]) -> list[Item]:
-    """Rows that come into view again reopen what finished without them."""
+    """Rows that come into view again reopen what finished without them, and whatever stands on that."""
     items: list[Item] = []
     gather_above(s, jobs)
     for job in jobs:
-        for other in stands_on(s, job):
+        above = [other for other in stands_on(s, job) if other.state != "embryo"]
+        older = [other for other in above if job.open or job.settled_seq > other.requested_seq]
+        for id_ in [other.id for other in (*older, *gather_above(s, older))]:
+            other = s.job(id_)
+            assert other is not None
             if other.state == "embryo":
                 continue
-            if job.open or job.settled_seq > other.requested_seq:
-                other = cancel_uow(s, other, actor="scheduler", message=f"{job.id} came into view")
-                other = reopen(s, other, message=f"{job.id} came into view")
-                items.append(Item("job", other.id))
+            other = cancel_uow(s, other, actor="scheduler", message=f"{job.id} came into view")
+            items.append(Item("job", reopen(s, other, message=f"{job.id} came into view").id))
     return items

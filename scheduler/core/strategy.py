@@ -73,10 +73,14 @@ class _Enough(Exception):
 
 
 class _Way:
-    """What the rules found in the way: the first thing, which stops them, or everything."""
+    """What the rules found in the way: the first thing, which stops them, or everything.
 
-    def __init__(self, everything: bool = False) -> None:
+    `hurried`: an operator says run now, and triggers are not waited for.
+    """
+
+    def __init__(self, everything: bool = False, hurried: bool = False) -> None:
         self.everything = everything
+        self.hurried = hurried
         self.blockers: list[Blocker] = []
 
     def block(self, blockers: Iterable[Blocker]) -> None:
@@ -112,9 +116,12 @@ def decides(process: Process, job: Job, uow: Uow) -> bool:
     return process.machine == "discrete" and (process.blocking != "normal" or process.kind != "managed")
 
 
-def assess(s: Slice, job: Job, *, everything: bool = False) -> Assessment:
-    """What would be done with a job now, or the first blocker. With `everything`, all blockers are named."""
-    way = _Way(everything)
+def assess(s: Slice, job: Job, *, everything: bool = False, hurried: bool = False) -> Assessment:
+    """What would be done with a job now, or the first blocker. With `everything`, all blockers are named.
+
+    `hurried`: as if its trigger had fired.
+    """
+    way = _Way(everything, hurried)
     try:
         found = _by_rules(s, job, way)
     except _Enough:
@@ -275,14 +282,14 @@ def _open_run(s: Slice, job: Job, process: Process, spans: list[tuple[Edge, Span
         way.block(
             [Blocker("not_closed", "its period is not closed yet", until=closing, unblock="time passes")]
         )
-        way.block(_trigger(s, job, process))
+        way.block(_trigger(s, job, process, way))
         _waits(s, job, spans, ("child", "dependency"), way)
         return Assessment("dispatch")
     kinds = {"normal": (), "children": ("child", "dependency"), "dependencies": ("dependency",)}[
         process.blocking
     ]
     due = slice_due(process, job)
-    if not job.more and (due is None or due > s.now):
+    if not (job.more or way.hurried) and (due is None or due > s.now):
         way.block(
             [Blocker("trigger", "its next tick has not come", until=due, unblock="run it now, or wait")]
         )
@@ -290,9 +297,11 @@ def _open_run(s: Slice, job: Job, process: Process, spans: list[tuple[Edge, Span
     return Assessment("dispatch")
 
 
-def _trigger(s: Slice, job: Job, process: Process) -> list[Blocker]:
+def _trigger(s: Slice, job: Job, process: Process, way: _Way) -> list[Blocker]:
     """The trigger of a managed process says when it may: not before its first firing at or after the end."""
-    if is_by_event(process) or job.more or process.trigger is None or process.kind != "managed":
+    if is_by_event(process) or process.trigger is None or process.kind != "managed":
+        return []
+    if way.hurried or (job.more and not job.produced):  # what a slice asked for is a slice, by `every`
         return []
     fire = process.trigger.first_at_or_after(job.end)
     if fire is not None and fire <= s.now:
@@ -305,7 +314,7 @@ def _closed_run(
     s: Slice, job: Job, process: Process, spans: list[tuple[Edge, Span]], way: _Way
 ) -> Assessment:
     """When the period is closed: one unit of work that decides, once all it stands on is finished."""
-    way.block(_trigger(s, job, process))
+    way.block(_trigger(s, job, process, way))
     early = (
         process.machine == "discrete"
         and process.blocking == "normal"

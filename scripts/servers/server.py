@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Self
 import psutil
 
 from scripts.servers.container import contained, find_engine, get_image, remove_command
-from scripts.servers.guard import MARK, guard, kill, marked, sweep
+from scripts.servers.guard import MARK, born, guard, kill, marked, sweep
 from scripts.servers.life import Living
 from scripts.servers.need import Need
 from scripts.servers.parts import HOST, NotHere, ServerError, free_port, last_words, make_folder
@@ -160,13 +160,14 @@ class Server(Living):
         process, self._process = self._process, None
         if process is None:
             return
-        for pid in self._family(process):
+        family = [(pid, born(pid)) for pid in self._family(process)]
+        for pid, _ in family:
             kill(pid, signal.SIGKILL)
         if self._engine is not None:
             name = self._container
             subprocess.run(remove_command(self._engine, name), stdin=subprocess.DEVNULL, capture_output=True)
         process.wait()
-        sweep(self.folder)
+        sweep(self.folder, family)  # its last children, orphans now, may die a moment after it
 
     def pause(self) -> None:
         """SIGSTOP: it keeps its connections and answers nobody. Raises ServerError if it does not run."""

@@ -71,3 +71,18 @@ def test_rows_made_ahead_are_not_all_the_children_there_are() -> None:
 def test_a_seed_that_was_reported_in_error(seed: int) -> None:
     result = run_seed(seed, endings=False)
     assert result.ok, f"{result.text}\n" + "\n".join(result.story)
+
+
+# 288: a final run in the place of its slice; 907: late data after a narrowed one in the same commit; 1729: a run
+# that is outside of narrowed late data; 1740: an input that is registered anew in the commit of an end
+@pytest.mark.parametrize("seed", [288, 907, 1729, 1740])
+def test_a_seed_that_was_reported_in_error_with_all_it_plays(seed: int) -> None:
+    result = run_seed(seed)
+    assert result.ok, f"{result.text}\n" + "\n".join(result.story)
+
+
+# 706: asking for more passed a calendar trigger; the others: what stands on what a shown row reopens was left
+@pytest.mark.parametrize("seed", [706, 1116, 1240])
+def test_a_seed_that_found_a_fault_of_the_program(seed: int) -> None:
+    result = run_seed(seed)
+    assert result.ok, f"{result.text}\n" + "\n".join(result.story)
