@@ -90,7 +90,7 @@ def _show(s: Slice, jobs: list[Job]) -> list[Item]:
     items: list[Item] = []
     gather_above(s, jobs)
     for job in jobs:
-        above = [other for other in stands_on(s, job) if other.state != "embryo"]
+        above = stands_on(s, job)
         older = [other for other in above if job.open or job.settled_seq > other.requested_seq]
         for id_ in [other.id for other in (*older, *gather_above(s, older))]:
             other = s.job(id_)

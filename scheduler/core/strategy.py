@@ -299,10 +299,11 @@ def _open_run(s: Slice, job: Job, process: Process, spans: list[tuple[Edge, Span
 
 def _trigger(s: Slice, job: Job, process: Process, way: _Way) -> list[Blocker]:
     """The trigger of a managed process says when it may: not before its first firing at or after the end."""
-    if is_by_event(process) or process.trigger is None or process.kind != "managed":
+    if is_by_event(process) or process.kind != "managed":
         return []
     if way.hurried or (job.more and not job.produced):  # what a slice asked for is a slice, by `every`
         return []
+    assert process.trigger is not None, "what has none is by event"
     fire = process.trigger.first_at_or_after(job.end)
     if fire is not None and fire <= s.now:
         return []

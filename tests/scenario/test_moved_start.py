@@ -82,3 +82,35 @@ def test_59_what_stands_on_a_job_that_a_shown_row_reopens_is_reopened_with_it() 
     day, over = w.job("d@2020050100"), w.job("x@2020050100")
     assert (over.state, over.run) == ("processed", 2)
     assert over.requested_seq > day.settled_seq
+
+
+def test_59_what_finished_after_a_shown_row_is_left_as_it_is() -> None:
+    """§5: only what is older than the row is driven again: its process was gone for a moment, and nothing changed."""
+    w = World(
+        [managed("h", "m:f", "hourly"), managed("d", "m:f", "daily", blocking="children")],
+        [tree("t", ["h", "d"])],
+        start="2020050123",
+        now=NOW,
+    )
+    w.work("h@2020050123")
+    w.work("d@2020050100")
+    w.command("delete", {"process": "h"})
+    w.command("submit", {"process": "h"})
+    assert (w.job("d@2020050100").state, w.job("d@2020050100").run) == ("processed", 1)
+    assert w.events("job.reprocess") == []
+
+
+def test_59_a_shown_row_reopens_no_job_that_is_embryo() -> None:
+    """§4: reprocess takes what is not embryo back to it; of what is, nothing is told."""
+    w = World(
+        [managed("h", "m:f", "hourly"), managed("d", "m:f", "daily", blocking="children")],
+        [tree("t", ["h", "d"])],
+        start="2020050123",
+        now=NOW,
+    )
+    w.command("hold", {"scope": "process:d"})
+    w.work("h@2020050123")
+    w.command("delete", {"process": "h"})
+    w.command("submit", {"process": "h"})
+    assert w.job("d@2020050100").generation == 0
+    assert w.events("job.reprocess") == []
