@@ -330,7 +330,7 @@ class Checker(CascadeRules):
             raise Broken(6, f"{id_} was {job.state}, and then came {verb}", id_)
         self.before.setdefault(id_, job.state)
         by_people = event.actor != "scheduler"
-        if by_people:
+        if by_people or data.get("reason") in PEOPLE:
             self.found.setdefault(id_, job.state)
         if verb.startswith("dispatch"):
             self._dispatched(event, job, verb)

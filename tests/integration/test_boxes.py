@@ -378,7 +378,7 @@ def test_27_and_72_a_box_that_loses_its_network_loses_its_work_and_nothing_else(
 
 
 @pytest.mark.timeout(300)
-def test_the_flights_are_counted_right_by_workers_on_two_boxes(tmp_path: Path) -> None:
+def test_the_flights_are_counted_right_by_workers_on_two_boxes(tmp_path: Path, raw: Path) -> None:
     """The demo plays on one box, its second worker is on another; the box of the demo has the feed."""
     store_url, broker_url = shared("mongod").fresh(), shared("rabbitmq").fresh()
     environment = {
@@ -386,6 +386,7 @@ def test_the_flights_are_counted_right_by_workers_on_two_boxes(tmp_path: Path) -
         "FLIGHTS_FEED_BOX": "one",
         "FLIGHTS_STATE": str(tmp_path / "one" / "flights"),
         "FLIGHTS_START": "2013121500",
+        "FLIGHTS_DATA": str(raw),
         "PYTHONPATH": str(ROOT),
         "SPT_NOENV": "1",
     }

@@ -26,12 +26,15 @@ CONTEXT = "examples.flights.process_context"
 SHORT = ("--from", "2013-12-20", "--live", "2013-12-31T12")
 
 
-def chaos(folder: Path, *options: str) -> dict[str, Any]:
+def chaos(folder: Path, raw: Path, *options: str) -> dict[str, Any]:
     """The result of one; it must hold."""
     done = subprocess.run(
         [sys.executable, "-c", RUN, "chaos", "--json", *SHORT, "--state-folder", str(folder), *options],
         cwd=ROOT,
-        env={k: v for k, v in os.environ.items() if not k.startswith(("SYNERGY_", "FLIGHTS_"))},
+        env={
+            **{k: v for k, v in os.environ.items() if not k.startswith(("SYNERGY_", "FLIGHTS_"))},
+            "FLIGHTS_DATA": str(raw),
+        },
         capture_output=True,
         text=True,
         timeout=280,
@@ -44,8 +47,10 @@ def chaos(folder: Path, *options: str) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(300)
-def test_scenarios_5_26_27_and_43_on_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = chaos(tmp_path / "rounds", "--seconds", "20", "--kills", "10", "--seed", "1")
+def test_scenarios_5_26_27_and_43_on_files(
+    tmp_path: Path, raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = chaos(tmp_path / "rounds", raw, "--seconds", "20", "--kills", "10", "--seed", "1")
     assert sum(found["kills"].values()) >= 10
 
     state = tmp_path / "rounds" / "round-1" / "state"
@@ -78,10 +83,9 @@ def test_scenarios_5_26_27_and_43_on_files(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.servers
 @pytest.mark.timeout(300)
-def test_scenarios_26_27_and_31_on_servers(tmp_path: Path) -> None:
-    found = chaos(
-        tmp_path / "rounds", "--servers", "--seconds", "10", "--kills", "3", "--stops", "2", "--seed", "2"
-    )
+def test_scenarios_26_27_and_31_on_servers(tmp_path: Path, raw: Path) -> None:
+    words = ("--seconds", "10", "--kills", "3", "--stops", "2", "--seed", "2")
+    found = chaos(tmp_path / "rounds", raw, "--servers", *words)
     assert sum(found["kills"].values()) >= 3
     assert sum(found["stops"].values()) >= 2
 

@@ -22,7 +22,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from examples.flights.landing import DATA
 from supervisor.os_process import holder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,17 +29,6 @@ RUN = "import sys; from commands.dispatch import main; sys.exit(main(sys.argv[1:
 LIMIT_S = 120.0
 WINDOW = ("--live", "2013-12-31T18", "--rate", "3600")
 BRIEF = ("--live", "2013-12-31T20", "--rate", "7200")
-
-
-@pytest.fixture(scope="module")
-def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The raw files, from 20 December on."""
-    folder = tmp_path_factory.mktemp("raw")
-    for name in ("flights.csv.gz", "weather.csv.gz"):
-        with gzip.open(DATA / name, "rb") as file, gzip.open(folder / name, "wb", 1) as cut:
-            cut.write(next(file))
-            cut.writelines(line for line in file if line >= b"2013-12-20")
-    return folder
 
 
 class Demo:
@@ -62,25 +50,25 @@ class Demo:
                 argv, cwd=ROOT, env=self.environment, stdout=out, stderr=subprocess.STDOUT
             )
         self.family: dict[int, float] = {}
+        self._look_after = 0.0
 
     @property
     def said(self) -> str:
         return self.output.read_text(errors="replace")
 
     def note_family(self) -> None:
-        """Remember every process that descends from it, also of a supervisor that died."""
-        for name in self.names():
-            found = holder(self.state / "run" / f"{name}.pid")
-            if found is not None:
-                self._note(found.pid)
-        self._note(self.process.pid)
-
-    def _note(self, pid: int) -> None:
-        try:
-            for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
-                self.family[process.pid] = process.create_time()
-        except psutil.NoSuchProcess:
-            pass
+        """Remember every process that descends from it, also of a supervisor that died. Seldom: it costs."""
+        if time.monotonic() < self._look_after:
+            return
+        holders = [holder(self.state / "run" / f"{name}.pid") for name in self.names()]
+        found = {self.process.pid, *(process.pid for process in holders if process is not None)}
+        there = {p.pid: p for p in psutil.process_iter(["ppid", "create_time"])}
+        more = found
+        while more:
+            more = {p.pid for p in there.values() if p.info["ppid"] in more} - found
+            found |= more
+        self.family |= {pid: there[pid].info["create_time"] for pid in found if pid in there}
+        self._look_after = time.monotonic() + 0.5
 
     def names(self) -> list[str]:
         return [path.stem for path in (self.state / "run").glob("*.pid")]
