@@ -146,14 +146,20 @@ def run_mx(
     finally:
         stopping.set()  # ends the streams, whoever asked us to stop
         server.task_dispatcher.shutdown(timeout=STOP_S)  # first whoever still answers, then the sockets
-        server.trigger.pull_trigger(lambda: _close(server))
+        pulled = threading.Event()
+        server.trigger.pull_trigger(lambda: _close(server, pulled))
+        pulled.set()
         serving.join(STOP_S)
         listener.close()
     return 0
 
 
-def _close(server: Any) -> None:
-    """Close every connection, then the server; in the server's own thread, whose loop ends by it."""
+def _close(server: Any, pulled: threading.Event) -> None:
+    """Close every connection, then the server; in the server's own thread, whose loop ends by it.
+
+    Another thread's pull of the trigger may bring us here before our own is through: not to be closed under it.
+    """
+    pulled.wait(STOP_S)
     for channel in list(server.active_channels.values()):
         channel.handle_close()
     server.close()

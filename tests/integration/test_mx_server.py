@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from waitress.trigger import trigger  # type: ignore[import-untyped]
 
 from mx import main
 from scheduler.core.errors import ConfigError
@@ -166,3 +167,21 @@ def test_a_reload_serves_the_new_timetable(world: World, monkeypatch: pytest.Mon
         pytest.fail("the new timetable is not served")
     stopping.set()
     thread.join(10)
+
+
+def test_a_stop_that_another_thread_hurries_along_closes_nothing_too_early(
+    monkeypatch: pytest.MonkeyPatch, serve: Serve
+) -> None:
+    """The server's loop may find our wish to close through another's pull, before our own pull is through."""
+    pull = trigger._physical_pull
+
+    def hurried(self: Any) -> None:
+        pull(self)  # another's
+        while self.thunks and not self.lock.locked():
+            pass  # the loop takes it up
+        if self.lock.acquire(timeout=0.5):  # … and was through with it
+            self.lock.release()
+        pull(self)
+
+    monkeypatch.setattr(trigger, "_physical_pull", hurried)
+    assert ask(serve(), "/")[0] == 200
