@@ -38,19 +38,19 @@ class CascadeRules(JobRules):
     reopened: set[str]  # by this commit
     done: list[Done]  # the commands of this commit
     told: list[Event]  # what was done by others than the scheduler since the last command of this commit
-    found: dict[str, str]  # job -> its state before that
+    was: dict[str, str]  # job -> its state before that
 
     def _command_event(self, event: Event, verb: str, data: dict[str, Any]) -> None:
         """The end of a command, or late data that has to wait. The model is as it was when that was decided."""
         if verb not in ("done", "refused", "expired", "waits"):
             return
         told, self.told = self.told, []
-        found, self.found = self.found, {}
+        was, self.was = self.was, {}
         id_, target = str(data.get("command")), dict(data.get("target") or {})
         if verb == "done":
             asked = str(data.get("verb"))
             self.model.acts[asked] = self.model.acts.get(asked, 0) + 1
-            states = {id_: found.get(id_, job.state) for id_, job in self._named(asked, target)}
+            states = {id_: was.get(id_, job.state) for id_, job in self._named(asked, target)}
             self.done.append(Done(event.seq, id_, asked, target, dict(self.model.processes), states))
             if asked == "reprocess":
                 self._within_limit(event, [str(job) for job in target.get("jobs", ())])

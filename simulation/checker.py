@@ -59,7 +59,7 @@ class Checker(CascadeRules):
         self.touched_uows: dict[str, None] = {}
         self.done: list[Done] = []
         self.told: list[Event] = []
-        self.found: dict[str, str] = {}
+        self.was: dict[str, str] = {}
         self.rows: dict[str, Uow] = {}
         self.at_once: set[str] = set()  # jobs that a run_now of this commit requested
         self.came: set[str] = set()
@@ -331,7 +331,7 @@ class Checker(CascadeRules):
         self.before.setdefault(id_, job.state)
         by_people = event.actor != "scheduler"
         if by_people or data.get("reason") in PEOPLE:
-            self.found.setdefault(id_, job.state)
+            self.was.setdefault(id_, job.state)
         if verb.startswith("dispatch"):
             self._dispatched(event, job, verb)
         elif verb in ("complete", "no_data"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scheduler.core.process import After, managed, tree
+from scheduler.core.process import managed, tree
 from tests.scenario.worlds import NOW
 from tests.world import World
 
@@ -59,58 +59,3 @@ def test_a_parent_in_flight_is_canceled_when_a_lowered_start_shows_its_children(
     assert w.job("d@2020050100").run == 1
     w.stopped("d@2020050100#1")
     assert w.job("d@2020050100").run == 2
-
-
-def test_59_what_stands_on_a_job_that_a_shown_row_reopens_is_reopened_with_it() -> None:
-    """§5: the day was skipped with its hours; they come back, it is driven again, and so is what stands on it."""
-    w = World(
-        [
-            managed("h", "m:f", "hourly", max_active=30),
-            managed("d", "m:f", "daily", blocking="children"),
-            managed("x", "m:f", "daily", blocking="children", depends_on=[After("d")]),
-        ],
-        [tree("t", ["h", "d"])],
-        start="2020050123",
-        now=NOW,
-    )
-    w.command("kill", "h@2020050123")
-    w.work("x@2020050100")
-    assert (w.job("d@2020050100").reason, w.job("x@2020050100").state) == ("children", "processed")
-    w.command("delete", {"process": "h"})
-    w.command("submit", {"process": "h"})
-    w.work_all()
-    day, over = w.job("d@2020050100"), w.job("x@2020050100")
-    assert (over.state, over.run) == ("processed", 2)
-    assert over.requested_seq > day.settled_seq
-
-
-def test_59_what_finished_after_a_shown_row_is_left_as_it_is() -> None:
-    """§5: only what is older than the row is driven again: its process was gone for a moment, and nothing changed."""
-    w = World(
-        [managed("h", "m:f", "hourly"), managed("d", "m:f", "daily", blocking="children")],
-        [tree("t", ["h", "d"])],
-        start="2020050123",
-        now=NOW,
-    )
-    w.work("h@2020050123")
-    w.work("d@2020050100")
-    w.command("delete", {"process": "h"})
-    w.command("submit", {"process": "h"})
-    assert (w.job("d@2020050100").state, w.job("d@2020050100").run) == ("processed", 1)
-    assert w.events("job.reprocess") == []
-
-
-def test_59_a_shown_row_reopens_no_job_that_is_embryo() -> None:
-    """§4: reprocess takes what is not embryo back to it; of what is, nothing is told."""
-    w = World(
-        [managed("h", "m:f", "hourly"), managed("d", "m:f", "daily", blocking="children")],
-        [tree("t", ["h", "d"])],
-        start="2020050123",
-        now=NOW,
-    )
-    w.command("hold", {"scope": "process:d"})
-    w.work("h@2020050123")
-    w.command("delete", {"process": "h"})
-    w.command("submit", {"process": "h"})
-    assert w.job("d@2020050100").generation == 0
-    assert w.events("job.reprocess") == []

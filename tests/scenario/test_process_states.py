@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from scheduler.core.process import Retry, freerun, managed
-from tests.scenario.worlds import hourly
+from scheduler.core.process import After, Retry, freerun, managed, tree
+from tests.scenario.worlds import NOW, hourly, pyramid
 from tests.world import World
 
 
@@ -22,6 +22,53 @@ def test_5_a_deleted_process_stays_deleted_over_a_restart_and_can_be_submitted_a
     assert w.command("reprocess", "h@2020050100").status == 200
     w.work_all()
     assert w.job("h@2020050100").run == 2
+
+
+def test_what_stands_on_a_job_that_a_shown_row_reopens_is_reopened_with_it() -> None:
+    """§5: the day was skipped with its hours; they come back, it is driven again, and so is what stands on it."""
+    w = World(
+        [
+            managed("h", "m:f", "hourly", max_active=30),
+            managed("d", "m:f", "daily", blocking="children"),
+            managed("x", "m:f", "daily", blocking="children", depends_on=[After("d")]),
+        ],
+        [tree("t", ["h", "d"])],
+        start="2020050123",
+        now=NOW,
+    )
+    w.command("kill", "h@2020050123")
+    w.work("x@2020050100")
+    assert (w.job("d@2020050100").reason, w.job("x@2020050100").state) == ("children", "processed")
+    gone_for_a_moment(w)
+    w.work_all()
+    day, over = w.job("d@2020050100"), w.job("x@2020050100")
+    assert (over.state, over.run) == ("processed", 2)
+    assert over.requested_seq > day.settled_seq
+
+
+def test_what_finished_after_a_shown_row_is_left_as_it_is() -> None:
+    """§5: only what is older than the row is driven again: its process was gone for a moment, and nothing changed."""
+    w = pyramid()
+    w.work_all()
+    gone_for_a_moment(w)
+    assert (w.job("d@2020050100").state, w.job("d@2020050100").run) == ("processed", 1)
+    assert w.events("job.reprocess") == []
+
+
+def test_a_shown_row_reopens_no_job_that_is_embryo() -> None:
+    """§4: reprocess takes what is not embryo back to it; of what is, nothing is told."""
+    w = pyramid()
+    w.command("hold", {"scope": "process:d"})
+    w.work_all("h")
+    gone_for_a_moment(w)
+    assert w.job("d@2020050100").generation == 0
+    assert w.events("job.reprocess") == []
+
+
+def gone_for_a_moment(w: World) -> None:
+    """The hours are deleted and registered again: their rows come into view."""
+    w.command("delete", {"process": "h"})
+    w.command("submit", {"process": "h"})
 
 
 def test_a_context_that_turns_a_process_on_or_off_is_followed_unless_a_person_did() -> None:
