@@ -136,8 +136,8 @@ def test_one_life(name: str) -> None:
         assert url != server.fresh() and server.pid is not None
         kind.write(url)
         family = [*psutil.Process(server.pid).children(recursive=True), psutil.Process(server.pid)]
-        if isinstance(server, Rabbit):  # it writes down what queues there are a moment later
-            server.control("eval", "mnesia:sync_log().")
+        if isinstance(server, Rabbit):
+            server.write_down()
         server.kill()
         assert not server.is_running and server.pid is None and not any(map(lives, family))
         server.start()

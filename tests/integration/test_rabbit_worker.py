@@ -78,6 +78,7 @@ def test_a_broker_that_is_away_while_work_runs(rig: Rig, node: Rabbit) -> None:
     rig.process(slots=1)
     uow_id = rig.request("wait")
     rig.wait(uow_id, "in_progress")
+    node.write_down()
     node.kill()
     rig.file("go on").touch()
     rig.wait(uow_id)

@@ -107,6 +107,7 @@ def test_31_the_server_is_killed_and_started_again(
     world.engine.outbox = Outbox(broker, world.clock, world.clock.real)
     consumer = broker.consume(["default"], 1)
     broker.publish(out(*range(1, 51), queue="default"))
+    node.write_down()  # the queue; else it may be gone with what it holds
     node.kill()
     world.go("2020-05-01T01:10")
     (uow,) = world.open_uows("hourly")
