@@ -63,6 +63,7 @@ class Checker(CascadeRules):
         self.rows: dict[str, Uow] = {}
         self.at_once: set[str] = set()  # jobs that a run_now of this commit requested
         self.came: set[str] = set()
+        self.limits: dict[int, int] = {}  # request (its event) -> max_active when it was made
         self.submitted = False
 
     # -- a commit ---------------------------------------------------------------------------------
@@ -223,6 +224,8 @@ class Checker(CascadeRules):
             case "request" | "retry":
                 uow.attempt = data["attempt"]
                 self._requested(event, job, uow, verb)
+                process = self.world.context.processes[job.process]
+                self.limits[event.seq] = self.model.max_active.get(job.process, process.max_active)
             case "accept":
                 uow.owner, uow.accepted = event.actor, data["version"]
             case "succeed" | "no_data" | "release":
@@ -411,9 +414,8 @@ class Checker(CascadeRules):
                 raise Broken(2, f"{id_} is unfinished beside {job.uow}", job.id)
             if job.state not in ("in_progress", "final_run"):
                 raise Broken(2, f"{id_} is unfinished, and {job.id} is {job.state}", job.id)
-        for name in self._newly_taken(events):
+        for name, limit in self._newly_taken(events).items():
             process = self.world.context.processes[name]
-            limit = self.model.max_active.get(name, process.max_active)
             if per_process.get(name, 0) > limit and not (
                 process.kind == "freerun" and process.overlap == "allow"
             ):
@@ -421,11 +423,12 @@ class Checker(CascadeRules):
                     2, f"{name} has {per_process[name]} unfinished units of work; max_active is {limit}"
                 )
 
-    def _newly_taken(self, events: Sequence[Event]) -> set[str]:
-        """The processes of which a place was taken: not by a final run in the place of the slice it replaces."""
+    def _newly_taken(self, events: Sequence[Event]) -> dict[str, int]:
+        """The processes of which a place was taken, with their max_active when the last was; it may be lowered later
+        in the same commit. A final run in the place of the slice it replaces takes none."""
         replaced = {job_of(e.uow) for e in events if e.kind == "uow.cancel" and e.uow} - self.reopened
-        asked = [(job_of(e.uow or ""), e.process or "") for e in events if e.kind == "uow.request"]
-        return {process for job, process in asked if job not in replaced}
+        asked = [e for e in events if e.kind == "uow.request" and job_of(e.uow or "") not in replaced]
+        return {e.process or "": self.limits[e.seq] for e in asked}
 
     # -- messages and executions ----------------------------------------------------------------------
 

@@ -22,14 +22,16 @@ def check_rest(checker: Checker) -> None:
         check_reason(checker, job)
         check_newest(checker, job)
         check_sink(checker, job)
-    if checker.model.late:
-        id_, seq = next(iter(checker.model.late.items()))
-        raise Broken(3, f"late data for {id_} came at event {seq}, and it was never reopened", id_)
     check_late(checker)
 
 
 def check_late(checker: Checker) -> None:
-    """Late data is never lost: what is pending is what waits for a person, and nothing else is."""
+    """Late data is never lost: what it came for was reopened, or does not end while its process is suspended, and
+    what is pending is what waits for a person."""
+    for id_, seq in checker.model.late.items():
+        job = checker.model.jobs[id_]
+        if job.finished or checker.model.processes.get(job.process) != "suspended":
+            raise Broken(3, f"late data for {id_} came at event {seq}, and it was never reopened", id_)
     where = (Where("verb", "=", "late_data"), Where("state", "=", "pending"))
     pending = {id_ for (id_,) in checker.store.select(Command, ("id",), where)}
     if pending != checker.model.waits.keys():
