@@ -124,6 +124,8 @@ class Slot:
                 case ("late_data", process, timeperiod, reason):
                     notes.append(LateData(busy.token, process, timeperiod, reason))
                 case ("reply", *reply):
+                    if busy.is_stopping and busy.is_script:  # what left its group, or is still dying
+                        guard.end_all([self.process.pid], self.mark + "\0", spare=self.process.pid)
                     outcome = self._outcome(busy, Reply(*reply))
                     notes += self._rest_of_log(busy)
                     self.busy = None

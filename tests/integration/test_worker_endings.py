@@ -163,6 +163,24 @@ processes = [
     assert rig.wait(rig.request("quick", 1)).state == "processed"
 
 
+def test_33_what_left_the_group_and_ignores_the_word_is_ended_too(make_rig: MakeRig) -> None:
+    inner = "trap : TERM; echo $$ >inner; while :; do sleep 0.05; done"
+    rig = make_rig(
+        f"""
+outer = "setsid sh -c '{inner}' & echo $$ >outer; wait"
+processes = [managed("long", script("sh", "-c", outer), "hourly")]
+"""
+    )
+    rig.worker("w1", slots=1)
+    uow_id = rig.request("long")
+    files = [rig.file(name) for name in ("inner", "outer")]
+    rig.until(lambda: all(file.exists() and file.read_text() for file in files), "both run")
+    pids = [int(file.read_text()) for file in files]
+    rig.leader(uow_id, "cancel")
+    rig.until(lambda: rig.uow(uow_id).stopped_at is not None, "the worker let go")
+    assert not any(alive(pid) for pid in pids)
+
+
 def test_55_python_code_that_overruns_is_stopped(make_rig: MakeRig) -> None:
     code = """
 import os, pathlib, re
@@ -224,12 +242,12 @@ def long(task):
     time.sleep(600)
 """
     rig = make_rig("processes = [managed(n, f'jobs:{n}', 'hourly') for n in ('short', 'long')]", code)
-    worker = rig.process("w1", grace_s=1.5)
+    worker = rig.process("w1", grace_s=3)
     short, long, waiting = rig.request("short"), rig.request("long"), rig.request("short", 1)
     rig.wait(long, "in_progress")
     worker.send_signal(signal.SIGTERM)
     rig.file("go").touch()
-    assert worker.wait(15) == 0
+    assert worker.wait(30) == 0
     assert rig.uow(short).state == "processed"
     uow = rig.uow(long)
     assert (uow.state, uow.attempt, uow.owner, uow.failures) == ("requested", 1, None, 0)
@@ -246,7 +264,7 @@ def test_41_a_second_term_does_not_wait_for_the_grace(make_rig: MakeRig) -> None
     rig.until(lambda: rig.uow(uow_id).progress, "it works")
     worker.send_signal(signal.SIGTERM)
     worker.send_signal(signal.SIGINT)
-    assert worker.wait(15) == 0
+    assert worker.wait(30) == 0
     assert rig.uow(uow_id).state == "requested"
 
 
@@ -288,7 +306,7 @@ def test_a_worker_leaves_no_process_behind(make_rig: MakeRig) -> None:
     children = _children(worker.pid)
     assert len(children) == 3  # two slots, and the guard
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(15) == 0
+    assert worker.wait(30) == 0
     assert rig.uow(uow_id).state == "requested"
     assert not any(alive(pid) for pid in children)
     assert not any(alive(int(pid)) for pid in rig.file("pids").read_text().split())
