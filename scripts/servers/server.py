@@ -170,11 +170,21 @@ class Server(Living):
         sweep(self.folder, family)  # its last children, orphans now, may die a moment after it
 
     def pause(self) -> None:
-        """SIGSTOP: it keeps its connections and answers nobody. Raises ServerError if it does not run."""
+        """SIGSTOP: it keeps its connections and answers nobody. Raises ServerError if it does not run or not stop."""
         if self._process is None or self._process.poll() is not None:
             raise ServerError(f"{self.need.title} on port {self.port} does not run")
-        for pid in self._family(self._process):
+        family = self._family(self._process)
+        for pid in family:
             kill(pid, signal.SIGSTOP)
+        until = time.monotonic() + DOWN_S
+        while not all(
+            stands_still(pid) for pid in family
+        ):  # on a busy machine its threads go on for a moment
+            if time.monotonic() > until:
+                raise ServerError(
+                    f"{self.need.title} on port {self.port} did not stand still in {DOWN_S:g} s"
+                )
+            time.sleep(LOOK_S)
 
     def resume(self) -> None:
         """SIGCONT. Does nothing if it does not run."""
@@ -289,3 +299,14 @@ class Server(Living):
         except psutil.NoSuchProcess:
             found = []
         return [*found, *(pid for pid in marked(self.folder) if pid not in found)]
+
+
+def stands_still(pid: int) -> bool:
+    """Whether every thread of a process is stopped. True if it is gone, or where there is no /proc to ask."""
+    for stat in Path(f"/proc/{pid}/task").glob("[0-9]*/stat"):
+        try:
+            if stat.read_text().rpartition(")")[2].split()[0] not in "TtZX":
+                return False
+        except OSError:
+            pass  # this thread ended
+    return True

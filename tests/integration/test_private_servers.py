@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -32,7 +33,9 @@ from scripts.servers import (
     redis,
     shared,
 )
+from scripts.servers import guard as guard_module
 from scripts.servers import redis_server as redis_module
+from scripts.servers import server as server_module
 from scripts.servers.guard import marked
 from scripts.servers.parts import EPHEMERAL, database_of, with_database
 from scripts.servers.redis_server import say
@@ -176,6 +179,23 @@ def test_a_paused_one_is_there_and_answers_nobody() -> None:
         server.stop()
         with pytest.raises(ServerError, match="does not run"):
             server.pause()
+
+
+def test_pause_returns_when_every_thread_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a stop takes hold of the threads of a server milliseconds later."""
+    send = guard_module.kill
+
+    def late(pid: int, sig: int) -> None:
+        threading.Timer(0.3, send, (pid, sig)).start()
+
+    with redis() as server:
+        assert server.pid is not None
+        threads = psutil.Process(server.pid).threads()
+        with monkeypatch.context() as busy:
+            busy.setattr(server_module, "kill", late)
+            server.pause()
+        stats = [Path(f"/proc/{server.pid}/task/{thread.id}/stat").read_text() for thread in threads]
+        assert {stat.rpartition(")")[2].split()[0] for stat in stats} == {"T"} and len(stats) > 1
 
 
 def test_a_set_of_three_elects_another_primary() -> None:
