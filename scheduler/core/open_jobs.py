@@ -11,7 +11,7 @@ from typing import Any
 from scheduler.core.act import act, evaluate
 from scheduler.core.facts import LOOK, Absent
 from scheduler.core.slice import Item, Slice
-from scheduler.core.strategy import assess
+from scheduler.core.strategy import assess, is_ahead
 
 
 def fill(s: Slice, name: str, after: datetime | None) -> list[Item]:
@@ -31,7 +31,7 @@ def fill(s: Slice, name: str, after: datetime | None) -> list[Item]:
         if job is None:
             continue
         last = job.start
-        if job.start > s.now:
+        if is_ahead(process, job, s.now):
             complete = True
             break
         try:
@@ -57,6 +57,9 @@ def fill(s: Slice, name: str, after: datetime | None) -> list[Item]:
 
 def scan(s: Slice, name: str, after: datetime | None) -> list[Item]:
     """Evaluate the unfinished jobs of a process, one look a turn, to the end of the list: the safety net."""
+    process = s.process(name)
+    if process is None:
+        return []
     ids, complete = s.window(name, after, LOOK)
     items: list[Item] = []
     last = after
@@ -66,7 +69,7 @@ def scan(s: Slice, name: str, after: datetime | None) -> list[Item]:
         if job is None:
             continue
         last = job.start
-        if job.start > s.now:
+        if is_ahead(process, job, s.now):
             complete = True
             break
         try:

@@ -9,7 +9,8 @@ import pytest
 from scheduler.core.errors import ConfigError
 from scheduler.core.ports import Where
 from scheduler.core.process import freerun, managed, tree
-from tests.world import World
+from scheduler.core.slice import Item
+from tests.world import World, at
 
 NOW = "2020-05-01T00:00:30"
 
@@ -51,6 +52,28 @@ def test_39_arguments_of_one_entry_never_appear_in_another() -> None:
     assert {uow.definition for uow in w.uows()} == {"f"}
     w.command("submit", {"process": "f"}, arguments={"arguments": {"b": 3}})
     assert w.uows(Where("process", "=", "f"))[0].arguments == {"a": 1, "b": 3}
+
+
+def test_what_was_submitted_in_one_millisecond_waits_for_its_turn_and_not_for_the_sweep() -> None:
+    """Each bears a millisecond of its own, and the later ones have not come when the first is done."""
+    w = World([freerun("f", "m:f", max_active=1, overlap="queue")], now=NOW)
+    for _ in range(5):
+        assert w.command("submit", {"process": "f"}).status == 200
+    for n in range(5):
+        assert w.states("f")[n] == "in_progress"
+        w.work(w.jobs("f")[n].id)
+    assert w.clock.business() == at(NOW)
+    assert w.states("f") == ["processed"] * 5
+
+
+def test_the_sweep_finds_all_that_was_submitted_in_one_millisecond() -> None:
+    w = World([freerun("f", "m:f", max_active=3, overlap="queue")], now=NOW)
+    w.command("hold", {"scope": "*"})
+    for _ in range(3):
+        assert w.command("submit", {"process": "f"}).status == 200
+    w.engine.known.holds.clear()  # as if its end had been missed
+    w.engine.turn([Item("scan", "f")])
+    assert w.states("f") == ["in_progress"] * 3
 
 
 def test_two_submissions_in_one_millisecond_are_two_jobs() -> None:

@@ -29,6 +29,7 @@ def test_a_release_of_everything_passes_over_what_is_registered_no_more() -> Non
     w.command("hold", {"scope": "*"})
     w.redefine([managed("h", "m:f", "hourly")], start="2020050100")
     w.command("reprocess", "h@2020050100")
+    assert scan(slice_of(w), "x", None) == [], "nor is anything of it asked for"
     assert w.command("release", {"scope": "*"}).status == 200
     assert "x" not in w.engine.known.crowded
     assert [uow.timeperiod for uow in w.open_uows("h")] == ["2020050100"]
