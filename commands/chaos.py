@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -86,9 +86,11 @@ def run(args: argparse.Namespace) -> int:
         if not args.json:
             print(text, flush=True)
 
-    say(f"seed {seed}; {args.seconds:g} s")
     until = time.monotonic() + args.seconds
-    with _folder(args.state_folder, score) as folder, _servers(args.servers, folder) as servers:
+    with ExitStack() as stack:
+        folder = stack.enter_context(_folder(args.state_folder, score))
+        say(f"seed {seed}; {args.seconds:g} s")
+        servers = stack.enter_context(_servers(args.servers, folder))
         while not score.broken and (time.monotonic() < until or not _enough(args, score)):
             score.rounds += 1
             one = Round(args, folder / f"round-{score.rounds}", servers, dice, score)
