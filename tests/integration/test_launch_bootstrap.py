@@ -285,7 +285,15 @@ def test_two_launches_at_once_install_once(cloned: Clone, tmp_path: Path) -> Non
 def test_an_interrupted_installation_says_so_and_is_made_anew(cloned: Clone, tmp_path: Path) -> None:
     fresh = cloned.copy(tmp_path / "fresh", installed=False)
     command = (sys.executable, fresh.folder / "launch.py", "list")
-    process = subprocess.Popen(command, env=fresh.environment(), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        env=fresh.environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # a background job inherits its neglect
+    )
     assert process.stderr is not None
     assert process.stderr.readline().startswith("Installing ")
     process.send_signal(signal.SIGINT)
