@@ -290,9 +290,8 @@ def test_an_interrupted_installation_says_so_and_is_made_anew(cloned: Clone, tmp
         env=fresh.environment(),
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.SIG_DFL
-        ),  # a background job inherits its neglect
+        # what a shell runs in the background ignores Ctrl-C, and all that it starts inherits that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     assert process.stderr.readline().startswith("Installing ")
