@@ -29,6 +29,7 @@ class Done(NamedTuple):
     target: dict[str, Any]
     processes: dict[str, str]
     states: dict[str, str]
+    changed: dict[str, str]  # the same of the jobs that this commit had changed by then
 
 
 class CascadeRules(JobRules):
@@ -51,7 +52,8 @@ class CascadeRules(JobRules):
             asked = str(data.get("verb"))
             self.model.acts[asked] = self.model.acts.get(asked, 0) + 1
             states = {id_: was.get(id_, job.state) for id_, job in self._named(asked, target)}
-            self.done.append(Done(event.seq, id_, asked, target, dict(self.model.processes), states))
+            changed = {id_: was.get(id_, self.model.jobs[id_].state) for id_ in self.before}
+            self.done.append(Done(event.seq, id_, asked, target, dict(self.model.processes), states, changed))
             if asked == "reprocess":
                 self._within_limit(event, [str(job) for job in target.get("jobs", ())])
             elif asked in ("drop_late", "narrow_late"):
@@ -168,7 +170,7 @@ class CascadeRules(JobRules):
                     if self.before.get(job.id, job.state) != "embryo" and job.id not in self.reopened:
                         raise Broken(5, f"{verb} of {root.id} left {job.id} as {job.state}", root.id, job.id)
             elif verb == "skip":
-                for id_ in self._below(root, seq):
+                for id_ in self._below(root, done):
                     found = self.model.jobs.get(id_)
                     if (found is None or found.state not in FINISHED) and id_ not in self.reopened:
                         state = found.state if found is not None else "not there"
@@ -209,7 +211,7 @@ class CascadeRules(JobRules):
             layer = layer_next
         return list(found.values())
 
-    def _below(self, root: JobView, seq: int) -> list[str]:
+    def _below(self, root: JobView, done: Done) -> list[str]:
         """What a skip covers: the job, its descendants, and strict dependants that have rows."""
         found = {root.id: None}
         layer: list[tuple[str, Period]] = [(root.process, root.period)]
@@ -230,9 +232,9 @@ class CascadeRules(JobRules):
                     for p in self.almanac.dependants(need, period):
                         id_ = f"{need.of}@{p.label}"
                         row = self.model.jobs.get(id_)
-                        if row is None or row.made > seq or id_ in found:
+                        if row is None or row.made > done.seq or id_ in found:
                             continue
-                        if self.before.get(id_, row.state) in FINISHED:
+                        if done.changed.get(id_, self.before.get(id_, row.state)) in FINISHED:
                             continue  # what ended before on its own is not touched, nor what stands on it
                         found[id_] = None
                         layer.append((need.of, p))
