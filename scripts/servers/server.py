@@ -170,20 +170,16 @@ class Server(Living):
         sweep(self.folder, family)  # its last children, orphans now, may die a moment after it
 
     def pause(self) -> None:
-        """SIGSTOP: it keeps its connections and answers nobody. Raises ServerError if it does not run or not stop."""
+        """SIGSTOP: it keeps its connections and answers nobody. Raises ServerError if it does not run, or goes on."""
         if self._process is None or self._process.poll() is not None:
             raise ServerError(f"{self.need.title} on port {self.port} does not run")
         family = self._family(self._process)
         for pid in family:
             kill(pid, signal.SIGSTOP)
         until = time.monotonic() + DOWN_S
-        while not all(
-            stands_still(pid) for pid in family
-        ):  # on a busy machine its threads go on for a moment
+        while not all(map(stands_still, family)):  # on a busy machine its threads go on for a moment
             if time.monotonic() > until:
-                raise ServerError(
-                    f"{self.need.title} on port {self.port} did not stand still in {DOWN_S:g} s"
-                )
+                raise ServerError(f"{self.need.title} on port {self.port} goes on {DOWN_S:g} s after SIGSTOP")
             time.sleep(LOOK_S)
 
     def resume(self) -> None:
