@@ -26,11 +26,12 @@ def check_rest(checker: Checker) -> None:
 
 
 def check_late(checker: Checker) -> None:
-    """Late data is never lost: what it came for was reopened, or does not end while its process is suspended, and
-    what is pending is what waits for a person."""
+    """Late data is never lost: what it came for was reopened, or remembers it and does not end while its process is
+    suspended, and what is pending is what waits for a person."""
     for id_, seq in checker.model.late.items():
-        job = checker.model.jobs[id_]
-        if job.finished or checker.model.processes.get(job.process) != "suspended":
+        job, row = checker.model.jobs[id_], checker.store.get(Job, id_)
+        is_remembered = row is not None and row.again is not None and not job.finished
+        if not is_remembered or checker.model.processes.get(job.process) != "suspended":
             raise Broken(3, f"late data for {id_} came at event {seq}, and it was never reopened", id_)
     where = (Where("verb", "=", "late_data"), Where("state", "=", "pending"))
     pending = {id_ for (id_,) in checker.store.select(Command, ("id",), where)}

@@ -92,10 +92,15 @@ def sweep(folder: str | Path, noted: Sequence[tuple[int, str]] = ()) -> None:
 def born(pid: int) -> str:
     """When a process was started, in ticks since the machine was; empty if it is gone, or there is no /proc."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = stat_of(Path(f"/proc/{pid}"))
     except OSError:
         return ""
     return "" if fields[0] in "ZX" else fields[19]
+
+
+def stat_of(entry: Path) -> list[str]:
+    """What /proc says of a process or thread, from its state on. Raises OSError if it is gone."""
+    return (entry / "stat").read_text().rpartition(")")[2].split()
 
 
 def marked(folder: str | Path, others: Sequence[int] = ()) -> list[int]:
@@ -105,7 +110,7 @@ def marked(folder: str | Path, others: Sequence[int] = ()) -> list[int]:
     found = set(others)
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            state, parent = stat_of(entry)[:2]
             if state in "ZX":  # ended already
                 continue
             parents[int(entry.name)] = int(parent)

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Self
 import psutil
 
 from scripts.servers.container import contained, find_engine, get_image, remove_command
-from scripts.servers.guard import MARK, born, guard, kill, marked, sweep
+from scripts.servers.guard import MARK, born, guard, kill, marked, stat_of, sweep
 from scripts.servers.life import Living
 from scripts.servers.need import Need
 from scripts.servers.parts import HOST, NotHere, ServerError, free_port, last_words, make_folder
@@ -299,9 +299,9 @@ class Server(Living):
 
 def stands_still(pid: int) -> bool:
     """Whether every thread of a process is stopped. True if it is gone, or where there is no /proc to ask."""
-    for stat in Path(f"/proc/{pid}/task").glob("[0-9]*/stat"):
+    for thread in Path(f"/proc/{pid}/task").glob("[0-9]*"):
         try:
-            if stat.read_text().rpartition(")")[2].split()[0] not in "TtZX":
+            if stat_of(thread)[0] not in "TtZX":
                 return False
         except OSError:
             pass  # this thread ended

@@ -76,14 +76,14 @@ def serving(store: Store, broker: Broker, clock: Clock, timetable: Timetable) ->
         patch.setattr(main, "announce", announce_and_tell)
         thread = threading.Thread(target=run, name="mx")
         thread.start()
-        assert told.wait(30), "the dashboard did not start"
+        assert told.wait(20), "the dashboard did not start"
     fact = store.get(Fact, "mx:here")
     assert fact is not None
     try:
         yield Served(str(fact.value["url"]), store, broker, clock, timetable)
     finally:
         stopping.set()
-        thread.join(30)
+        thread.join(10)
     assert ends == [0]
 
 
@@ -125,7 +125,7 @@ def acting(tmp_path: Path) -> Iterator[Served]:
             yield found
     finally:
         stopping.set()
-        leader.join(30)
+        leader.join(10)
         broker.close()
         store.close()
 

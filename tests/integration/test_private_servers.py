@@ -194,8 +194,8 @@ def test_pause_returns_when_every_thread_stands_still(monkeypatch: pytest.Monkey
         with monkeypatch.context() as busy:
             busy.setattr(server_module, "kill", late)
             server.pause()
-        stats = [Path(f"/proc/{server.pid}/task/{thread.id}/stat").read_text() for thread in threads]
-        assert {stat.rpartition(")")[2].split()[0] for stat in stats} == {"T"} and len(stats) > 1
+        states = [guard_module.stat_of(Path(f"/proc/{server.pid}/task/{one.id}"))[0] for one in threads]
+        assert set(states) == {"T"} and len(states) > 1
 
 
 def test_a_set_of_three_elects_another_primary() -> None:

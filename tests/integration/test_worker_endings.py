@@ -242,12 +242,12 @@ def long(task):
     time.sleep(600)
 """
     rig = make_rig("processes = [managed(n, f'jobs:{n}', 'hourly') for n in ('short', 'long')]", code)
-    worker = rig.process("w1", grace_s=3)
+    worker = rig.process("w1", grace_s=1.5)
     short, long, waiting = rig.request("short"), rig.request("long"), rig.request("short", 1)
     rig.wait(long, "in_progress")
     worker.send_signal(signal.SIGTERM)
     rig.file("go").touch()
-    assert worker.wait(30) == 0
+    assert worker.wait(15) == 0
     assert rig.uow(short).state == "processed"
     uow = rig.uow(long)
     assert (uow.state, uow.attempt, uow.owner, uow.failures) == ("requested", 1, None, 0)
@@ -264,7 +264,7 @@ def test_41_a_second_term_does_not_wait_for_the_grace(make_rig: MakeRig) -> None
     rig.until(lambda: rig.uow(uow_id).progress, "it works")
     worker.send_signal(signal.SIGTERM)
     worker.send_signal(signal.SIGINT)
-    assert worker.wait(30) == 0
+    assert worker.wait(15) == 0
     assert rig.uow(uow_id).state == "requested"
 
 
@@ -306,7 +306,7 @@ def test_a_worker_leaves_no_process_behind(make_rig: MakeRig) -> None:
     children = _children(worker.pid)
     assert len(children) == 3  # two slots, and the guard
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(30) == 0
+    assert worker.wait(15) == 0
     assert rig.uow(uow_id).state == "requested"
     assert not any(alive(pid) for pid in children)
     assert not any(alive(int(pid)) for pid in rig.file("pids").read_text().split())

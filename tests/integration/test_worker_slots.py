@@ -61,7 +61,7 @@ def unit(token: str) -> Uow:
 
 def outcome(executor: ProcessExecutor) -> Outcome:
     """The next one that ends."""
-    ends = time.monotonic() + 30
+    ends = time.monotonic() + 20
     while not (found := executor.poll(1.0)):
         assert time.monotonic() < ends, "nothing ended"
     assert len(found) == 1

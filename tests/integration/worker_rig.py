@@ -142,11 +142,11 @@ class Rig:
                 process.send_signal(signal.SIGINT)
                 process.send_signal(signal.SIGTERM)
         for _worker, thread in self.threads:
-            thread.join(30)
+            thread.join(20)
             assert not thread.is_alive(), "a worker did not stop"
         for process in self.workers:
             try:
-                process.wait(30)
+                process.wait(10)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
