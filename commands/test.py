@@ -30,6 +30,7 @@ CHECKS = (
     ("lint", ("ruff", "check", ".")),
     ("types", ("mypy",)),
 )
+WATCHED = ("-s", "--pdb", "--trace")  # of pytest's options: they need its terminal
 # of our variables; the others would change what tests see
 KEPT = frozenset({"SYNERGY_VENV", "SYNERGY_EXTRAS"})
 KEPT_PREFIX = "SYNERGY_TEST_"
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     without = [
         name for name, wanted in (("servers", args.no_servers), ("browser", args.no_browser)) if wanted
     ]
-    command = [sys.executable, "-m", "pytest", *_selected(rest, without)]
+    command = [sys.executable, "-m", "pytest", *_processes(rest), *_selected(rest, without)]
     if args.no_browser:
         command.append("--ignore=tests/browser")
     if args.fast:
@@ -90,6 +91,12 @@ def _check() -> bool:
         rows.append((name, " ".join(command), verdict, f"{time.monotonic() - began:.1f} s"))
     _print_table(("check", "command", "result", "time"), rows)
     return all(row[2] == "ok" for row in rows)
+
+
+def _processes(rest: Sequence[str]) -> list[str]:
+    """Two processes for a whole run, one test after another for what somebody looks at (`tests/conftest.py` groups)."""
+    looks_at = any(text in WATCHED or not text.startswith("-") for text in rest)
+    return [] if looks_at or (os.cpu_count() or 1) < 2 else ["-n", "2", "--dist", "loadgroup"]
 
 
 def _selected(rest: list[str], without: list[str]) -> list[str]:

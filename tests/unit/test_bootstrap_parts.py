@@ -142,6 +142,17 @@ def test_what_pip_said_in_one_line(tmp_path: Path, said: str, expected: str, cod
     assert error.exit_code == code
 
 
+def test_a_whole_run_has_two_processes_and_what_is_looked_at_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    two = ["-n", "2", "--dist", "loadgroup"]
+    assert test_command._processes([]) == two
+    assert test_command._processes(["-x", "--durations=80"]) == two
+    for one in (["tests/unit"], ["-k", "settings"], ["-x", "--pdb"], ["-s"]):
+        assert test_command._processes(one) == []
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    assert test_command._processes([]) == []
+
+
 def test_pytest_arguments_keep_the_users_own_mark() -> None:
     assert test_command._selected(["-x"], []) == ["-x"]
     assert test_command._selected(["-x"], ["servers"]) == ["-x", "-m", "not servers"]
