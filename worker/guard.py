@@ -3,9 +3,9 @@
 A worker that is killed, or stopped for longer than its leases, must not leave anything behind that still writes:
 not its children, and not what these started. The kernel kills a child when its parent dies (PR_SET_PDEATHSIG),
 but not the grandchildren, and a stopped worker is not dead. So the guard holds the end of a pipe that closes with
-the worker, and a small shared table with one row per slot: the session of its child, and when its lease ends. It
-runs this file with the standard library alone, needs no message per unit of work, and looks at the table a few times
-per lease.
+the worker, and a small shared table with one row per slot: the session of its child, when its lease ends, and which
+child of this slot it is, so that its successor, which may be there already, is not taken for it. It runs this file with
+the standard library alone, needs no message per unit of work, and looks at the table a few times per lease.
 
 What a slot started is found by its session, or by the mark in its environment (whoever made a session of
 its own still carries that). Both need Linux's /proc; elsewhere the child's process group is all that is ended.
@@ -24,15 +24,16 @@ import sys
 import time
 from collections.abc import Iterable
 
-ROW = struct.Struct("=qd")  # session id (0: none), end of its lease (0.0: none) on time.monotonic()
-MARK = "SYNERGY_SLOT"  # environment variable: "<worker's mark>.<slot>"
+# session id (0: none), end of its lease (0.0: none) on time.monotonic(), number of the child
+ROW = struct.Struct("=qdq")
+MARK = "SYNERGY_SLOT"  # environment variable: "<worker's mark>.<slot>.<number of the child>"
 ROUNDS = 100
 
 
-def row(table: int, slot: int) -> tuple[int, float]:
-    """The session and the lease's end of one slot."""
-    session, ends = ROW.unpack(os.pread(table, ROW.size, slot * ROW.size))
-    return session, ends
+def row(table: int, slot: int) -> tuple[int, float, int]:
+    """The session, the lease's end and the number of the child of one slot."""
+    session, ends, number = ROW.unpack(os.pread(table, ROW.size, slot * ROW.size))
+    return session, ends, number
 
 
 def members(sessions: Iterable[int], mark: bytes) -> list[int]:
@@ -92,9 +93,9 @@ def main(mark: str, table: int, slots: int, poll_s: float) -> None:
     while not select.select([0], [], [], poll_s)[0]:
         now = time.monotonic()
         for slot in range(slots):
-            session, ends = row(table, slot)
+            session, ends, number = row(table, slot)
             if session and 0.0 < ends <= now:
-                end_all([session], f"{mark}.{slot}\0")
+                end_all([session], f"{mark}.{slot}.{number}\0")
     end_all([row(table, slot)[0] for slot in range(slots)], f"{mark}.")
 
 

@@ -51,12 +51,15 @@ class Slot:
     """Slot `number` of a worker whose processes carry `mark`; `folder` is the context's."""
 
     def __init__(self, number: int, mark: str, folder: str | None) -> None:
-        self.number, self.mark, self._folder = number, f"{mark}.{number}", folder
+        self.number, self._stem, self._folder = number, f"{mark}.{number}", folder
+        self.children = 0  # how many it has had
         self.busy: Busy | None = None
         self.generation = 0  # which edition of the user's code its child imports
         self._spawn()
 
     def _spawn(self) -> None:
+        self.children += 1
+        self.mark = f"{self._stem}.{self.children}"
         request_read, request_write = os.pipe()
         reply_read, reply_write = os.pipe()
         log_read, log_write = os.pipe()

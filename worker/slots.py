@@ -31,6 +31,7 @@ from worker.wire import pack_recipe, pack_request
 
 log = logging.getLogger("synergy.worker")
 
+OUTDATED = -1  # as the generation of a child: another one takes its place before the next work
 RESPAWN_S = 1.0  # a child that dies as soon as it lives is not made again faster than this
 
 
@@ -208,8 +209,9 @@ class ProcessExecutor:
         self._write_row(slot.number, 0.0)
 
     def _write_row(self, number: int, ends: float) -> None:
-        pid = self._slots[number].process.pid
-        guard.ROW.pack_into(self._rows_shared, number * guard.ROW.size, pid, ends)
+        slot = self._slots[number]
+        at = number * guard.ROW.size
+        guard.ROW.pack_into(self._rows_shared, at, slot.process.pid, ends, slot.children)
 
     def _hear(self, slot: Slot, outcomes: list[Outcome]) -> None:
         notes, outcome, is_alive = slot.read()
@@ -228,7 +230,10 @@ class ProcessExecutor:
         if outcome is not None:
             with self._table_lock:
                 number = self._rows.pop(outcome.token)
+                _, ends, _ = guard.ROW.unpack_from(self._rows_shared, number * guard.ROW.size)
                 self._write_row(number, 0.0)
+            if 0.0 < ends <= time.monotonic():  # the guard, which saw that, may be ending this child just now
+                self._slots[number].generation = OUTDATED
             outcomes.append(outcome)
 
     def _notice(self, process: Process) -> None:

@@ -400,7 +400,7 @@ def test_the_flights_are_counted_right_by_workers_on_two_boxes(tmp_path: Path, r
         "--broker",
         broker_url,
     ]
-    days = ["--from", "2013-12-15", "--live", "2013-12-31T12", "--rate", "3600"]
+    days = ["--from", "2013-12-15", "--live", "2013-12-31T00", "--rate", "3600"]
     with (tmp_path / "output").open("wb") as out:
         demo = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, "demo", "--exit", *words, *days],

@@ -16,6 +16,7 @@ import pytest
 from scheduler.core.process import Process, managed
 from scheduler.core.uow import Uow
 from tests.integration.worker_rig import alive
+from worker import guard
 from worker.executor import LogText, Outcome, ProgressNote
 from worker.slots import ProcessExecutor
 
@@ -176,3 +177,40 @@ def test_closing_twice_and_waking_after_it_is_harmless(make: Make) -> None:
     executor.close()
     executor.close()
     executor.wake()
+
+
+def test_a_child_whose_lease_ended_gets_no_more_work_for_the_guard_may_be_ending_it(make: Make) -> None:
+    executor = make("import time\ndef work(task): time.sleep(0.1)\n", lease_s=0.3)
+    first, definition = executor.pids, process()
+    os.kill(executor._guard.pid, signal.SIGSTOP)  # between its look at the table and its blow
+    try:
+        executor.start(unit("a"), definition)
+        executor.lease("a", 0.0)
+        assert outcome(executor).verb == "succeed"
+        executor.start(unit("b"), definition)
+        second = executor.pids
+        assert second != first and not alive(first[0])
+        assert outcome(executor).verb == "succeed"
+        executor.start(unit("c"), definition)
+        executor.lease("c", 60.0)
+        assert outcome(executor).verb == "succeed"
+        executor.start(unit("d"), definition)
+        assert executor.pids == second  # nothing had ended
+        assert outcome(executor).verb == "succeed"
+    finally:
+        os.kill(executor._guard.pid, signal.SIGCONT)
+
+
+def test_who_ends_a_child_spares_its_successor(make: Make) -> None:
+    executor = make("import os\ndef work(task): os._exit(1)\n")
+    (first,), slot = executor.pids, executor._slots[0]
+    session, _, number = guard.row(executor._table.fileno(), 0)
+    assert (session, number) == (first, 1)
+    mark = slot.mark
+    executor.start(unit("a"), process())
+    assert outcome(executor).verb == "fail"
+    (second,) = executor.pids
+    assert guard.row(executor._table.fileno(), 0) == (second, 0.0, 2)
+    assert guard.end_all([first], mark + "\0")  # a blow that comes late
+    assert alive(second) and second != first
+    assert guard.end_all([], slot.mark + "\0") and not alive(second)
