@@ -22,7 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two groups, each one after another in one process: real processes; and real servers, so that one shares them."""
     for item in items:
-        folders = set(item.path.parts)
+        folders = set(item.path.relative_to(item.config.rootpath).parts)
         if folders & BOXES:
             item.add_marker(pytest.mark.xdist_group("boxes"))
         elif folders & SERVERS or item.get_closest_marker("servers"):
