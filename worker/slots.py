@@ -90,7 +90,7 @@ class ProcessExecutor:
         slot = next(s for s in self._idle_first() if s.busy is None)
         if slot in self._dead:
             self._revive(slot)
-        elif slot.generation != self._generation:
+        elif slot.generation != self._generation or slot.process.poll() is not None:  # it died idle, just now
             self._renew(slot)
         with self._table_lock:
             self._rows[uow.token] = slot.number

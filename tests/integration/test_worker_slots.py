@@ -214,3 +214,13 @@ def test_who_ends_a_child_spares_its_successor(make: Make) -> None:
     assert guard.end_all([first], mark + "\0")  # a blow that comes late
     assert alive(second) and second != first
     assert guard.end_all([], slot.mark + "\0") and not alive(second)
+
+
+def test_a_child_that_died_idle_costs_no_attempt(make: Make) -> None:
+    executor = make("def work(task): pass\n")
+    (first,) = executor.pids
+    os.kill(first, signal.SIGKILL)
+    os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)  # dead, and nobody has looked
+    executor.start(unit("a"), process())
+    assert outcome(executor).verb == "succeed"
+    assert executor.pids != [first]
