@@ -428,6 +428,7 @@ class Checker(CascadeRules):
         in the same commit. A final run in the place of the slice it replaces takes none."""
         replaced = {job_of(e.uow) for e in events if e.kind == "uow.cancel" and e.uow} - self.reopened
         asked = [e for e in events if e.kind == "uow.request" and job_of(e.uow or "") not in replaced]
+        asked = [e for e in asked if "#check-" not in (e.uow or "")]  # a question takes none
         return {e.process or "": self.limits[e.seq] for e in asked}
 
     # -- messages and executions ----------------------------------------------------------------------
