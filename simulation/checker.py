@@ -68,8 +68,11 @@ class Checker(CascadeRules):
 
     # -- a commit ---------------------------------------------------------------------------------
 
-    def committed(self, holder: str, wrote: bool = True) -> None:
-        """A scheduler's transaction is in the store: everything about it must be right; its lease, if it is all."""
+    def committed(self, holder: str, wrote: set[type]) -> None:
+        """A scheduler's transaction is in the store: everything about it must be right; its lease, if it is all.
+
+        `wrote`: the kinds of records.
+        """
         lease = self.store.get(Lease, LEADER)
         if lease is not None and lease.holder != holder:
             raise Broken(12, f"{holder} committed while {lease.holder} leads (token {lease.token})")
@@ -79,7 +82,8 @@ class Checker(CascadeRules):
         events = self.store.find(Event, where, ("seq",))
         if events:
             self._follow(events)
-        self.frontiers = dict(self.store.select(ProcessRow, ("name", "frontier")))
+        if ProcessRow in wrote:
+            self.frontiers = dict(self.store.select(ProcessRow, ("name", "frontier")))
 
     def _follow(self, events: Sequence[Event]) -> None:
         self._begin_commit()

@@ -76,7 +76,7 @@ class _Watcher(Checker):
         self.token, self.leader, self.since = 0, "", 0.0
         self.executions: Counter[str] = Counter()
 
-    def committed(self, holder: str, wrote: bool = True) -> None:
+    def committed(self, holder: str, wrote: set[type]) -> None:
         """As `Checker.committed`."""
         lease = self.store.get(Lease, LEADER)
         if lease is not None and lease.token != self.token:

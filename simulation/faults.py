@@ -218,25 +218,25 @@ class _FaultyTx:
 
     def __init__(self, faulty: Faulty, tx: Any) -> None:
         self._faulty, self._tx = faulty, tx
-        self.wrote = False  # anything but the lease
+        self.wrote: set[type] = set()  # kinds of records; the fence's lease is not among them
 
     def insert(self, records: Sequence[Any], *, ignore: bool = False) -> int:
         """As `Transaction.insert`."""
         self._faulty.crash_point("before an insert")
-        self.wrote = True
+        self.wrote.update(map(type, records))
         inserted: int = self._tx.insert(records, ignore=ignore)
         return inserted
 
     def update(self, changes: Sequence[Any]) -> int:
         """As `Transaction.update`."""
         self._faulty.crash_point("before an update")
-        self.wrote = True
+        self.wrote.update(change.kind for change in changes)
         hits: int = self._tx.update(changes)
         return hits
 
     def delete(self, kind: type, where: Sequence[Any]) -> int:
         """As `Transaction.delete`."""
-        self.wrote = True
+        self.wrote.add(kind)
         deleted: int = self._tx.delete(kind, where)
         return deleted
 

@@ -151,8 +151,8 @@ class World:
 
     # -- what the checker is told -----------------------------------------------------------------
 
-    def committed(self, faulty: Faulty, wrote: bool) -> None:
-        """An actor's transaction was committed; `wrote`: more than the lease."""
+    def committed(self, faulty: Faulty, wrote: set[type]) -> None:
+        """An actor's transaction was committed; `wrote`: kinds of records, none if it only renewed the lease."""
         self.count(f"commits of {faulty.kind}s")
         if self.checker is not None and faulty.kind == "scheduler":
             self.checker.committed(self.holder_of(faulty), wrote)

@@ -30,8 +30,9 @@ from simulation.run import Run, window_of
 from simulation.world import World
 
 DAY_S = 86400.0
-# Of leader and workers, and between sweeps: with leases of seconds the years were all renewals.
+# Of leader and workers, and twice as long between sweeps: with leases of seconds the years were all renewals.
 LEASE_S = 14_400.0
+SWEEP_S = 28_800.0
 LONGEST_S = 7200.0  # away: the leader tries once a second, and who steps without end is called broken
 KEEP_DAYS = 14
 KEPT_EVERY = 5  # days; what retention reads would be a twentieth of the whole, were it each day
@@ -112,7 +113,7 @@ class Years(Run):
         self.world.idle_s, self.world.wakes_one = LEASE_S, True
         self.rng = self.world.rng
         self.policy = Policy(log_days=KEEP_DAYS, uow_days=KEEP_DAYS, event_days=KEEP_DAYS)
-        self.schedulers = [SchedulerActor(self.world, f"s{n}", LEASE_S, LEASE_S) for n in (1, 2)]
+        self.schedulers = [SchedulerActor(self.world, f"s{n}", LEASE_S, SWEEP_S) for n in (1, 2)]
         self.workers = [WorkerActor(self.world, f"w{n}", ("default",), 2) for n in (1, 2)]
         self.operator = None
         self.registrar = None
@@ -161,7 +162,7 @@ class Years(Run):
         self._calm_down()
         self.operator.release_all()
         self._stop_time()
-        self.world.run(3 * LEASE_S)  # whoever died as the last: another one leads, and sweeps
+        self.world.run(2 * SWEEP_S)  # whoever died as the last: another one leads, and sweeps
         self.rest()
         self.checker.look()
         self.checker.jobs(every=True)
