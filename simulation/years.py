@@ -34,8 +34,9 @@ DAY_S = 86400.0
 LEASE_S = 14_400.0
 SWEEP_S = 28_800.0
 LONGEST_S = 7200.0  # away: the leader tries once a second, and who steps without end is called broken
+AWAY_S = 600.0  # on the average
 KEEP_DAYS = 14
-KEPT_EVERY = 5  # days; what retention reads would be a twentieth of the whole, were it each day
+KEPT_EVERY = 10  # days; each day it would be a good part of the whole
 WORKER = "simulated:worker"
 LOOK = 64
 VERBS = {
@@ -179,9 +180,9 @@ class Years(Run):
         at(rng.uniform(0, seconds), self._kill)
         at(rng.uniform(0, seconds), self._pause)
         if rng.random() < 0.5:
-            at(rng.uniform(0, seconds), lambda: self._outage("store_away", rng.expovariate(1 / 600)))
+            at(rng.uniform(0, seconds), lambda: self._outage("store_away", rng.expovariate(1 / AWAY_S)))
         if rng.random() < 0.5:
-            away_s = min(rng.expovariate(1 / 1800), LONGEST_S)
+            away_s = min(rng.expovariate(1 / AWAY_S), LONGEST_S)
             at(rng.uniform(0, seconds), lambda: self._outage("broker_away", away_s))
         if rng.random() < 0.3:
             at(rng.uniform(0, seconds), lambda: rng.choice(self.workers).leave())
