@@ -224,13 +224,11 @@ class Link:
 
     def _leave(self) -> None:
         connection = self._connection
-        if connection is None:
+        if connection is None or connection.is_closed:
             return
-        if connection.is_open:
-            connection.ioloop.call_later(CLOSE_S, connection.ioloop.stop)
-            connection.close()
-        elif not connection.is_closed:
-            connection.ioloop.stop()
+        connection.ioloop.call_later(CLOSE_S, connection.ioloop.stop)
+        if not connection.is_closing:
+            connection.close()  # one that is still being made too: nobody else would close its socket
 
     def _drop(self, reason: str) -> None:
         if self._connection is not None and self._connection.is_open:

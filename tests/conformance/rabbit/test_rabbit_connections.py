@@ -14,6 +14,8 @@ import pytest
 
 from mq import open_broker
 from mq.rabbit import RabbitBroker
+from mq.rabbit_link import Link
+from mq.rabbit_url import read_url
 from scheduler.core.errors import BrokerUnavailable, ConfigError
 from scheduler.core.ports import REPORT_QUEUE, control_queue
 from scripts.servers import Rabbit
@@ -26,6 +28,7 @@ from tests.conformance.rabbit.rabbit_words import (
     fresh,
     next_of,
     out,
+    until,
     vhost_of,
 )
 
@@ -109,6 +112,46 @@ def test_what_a_url_may_say() -> None:
     assert (server.kind, server.heartbeat, server.timeout_s) == ("quorum", 9, 0.5)
     assert "p/w" not in repr(server)
     broker.close()
+
+
+def test_closing_while_it_says_hello_ends_the_connection() -> None:
+    """Its server listens and answers nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        link = link_to(silent)
+        peer, _ = silent.accept()
+        with peer:
+            peer.settimeout(LONG)
+            assert peer.recv(8) == b"AMQP\x00\x00\x09\x01"
+            link.close()
+            assert peer.recv(1) == b"", "the socket is closed, and not left to the garbage collector"
+
+
+def test_closing_while_it_connects_ends_the_attempt() -> None:
+    """Its server has no room for one more connection, and does not even say so."""
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=0) as full,
+        socket.create_connection(full.getsockname()),
+    ):
+        link = link_to(full)
+        until(lambda: attempts(full) == 1, "it connects")
+        link.close()
+        assert attempts(full) == 0
+
+
+def link_to(server: socket.socket) -> Link:
+    """A link to a server that is no RabbitMQ."""
+    host, port = server.getsockname()
+    url = f"amqp://guest:guest@{host}:{port}/"
+    link = Link(read_url(url, url), "test", lambda connection: None, lambda reason: None)
+    link.start()
+    return link
+
+
+def attempts(server: socket.socket) -> int:
+    """How many sockets of this machine wait to be connected to it."""
+    port = f":{server.getsockname()[1]:04X}"
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[2].endswith(port) and row[3] == "02" for row in rows)  # SYN_SENT
 
 
 def test_tls(node: Rabbit, opened: Callable[[str], RabbitBroker], tmp_path: Path) -> None:
