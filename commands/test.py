@@ -94,9 +94,9 @@ def _check() -> bool:
 
 
 def _processes(rest: Sequence[str]) -> list[str]:
-    """Two processes for a whole run, one test after another for what somebody looks at (`tests/conftest.py` groups)."""
+    """Two processes for a whole run, each with the next test when it is free; one for what somebody looks at."""
     looks_at = any(text in WATCHED or not text.startswith("-") for text in rest)
-    return [] if looks_at or (os.cpu_count() or 1) < 2 else ["-n", "2", "--dist", "loadgroup"]
+    return [] if looks_at or (os.cpu_count() or 1) < 2 else ["-n", "2", "--maxschedchunk", "1"]
 
 
 def _selected(rest: list[str], without: list[str]) -> list[str]:

@@ -144,7 +144,7 @@ def test_what_pip_said_in_one_line(tmp_path: Path, said: str, expected: str, cod
 
 def test_a_whole_run_has_two_processes_and_what_is_looked_at_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    two = ["-n", "2", "--dist", "loadgroup"]
+    two = ["-n", "2", "--maxschedchunk", "1"]
     assert test_command._processes([]) == two
     assert test_command._processes(["-x", "--durations=80"]) == two
     for one in (["tests/unit"], ["-k", "settings"], ["-x", "--pdb"], ["-s"]):
