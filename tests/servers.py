@@ -1,4 +1,4 @@
-"""Real servers for tests: shared ones, started when the first test of a run asks, and private ones to be killed.
+"""Real servers for tests: shared ones, started when the first test of a process asks, and private ones to be killed.
 
 A test that takes one of these bears the mark `servers`. What is not there is a failure of the test, never a skip:
 `launch.py test` says before the first test what is missing, or leaves the marked ones out with --no-servers.
