@@ -107,7 +107,7 @@ class Link:
             thread.join(2 * CLOSE_S)
 
     def disown(self) -> None:
-        """In a forked child: let go of the parent's socket without a word."""
+        """Let go of the socket without a word; in a forked child it is the parent's."""
         transport = getattr(self._connection, "_transport", None)
         held = getattr(transport, "_sock", None)
         if held is not None:
@@ -227,8 +227,13 @@ class Link:
         if connection is None or connection.is_closed:
             return
         connection.ioloop.call_later(CLOSE_S, connection.ioloop.stop)
-        if not connection.is_closing:
-            connection.close()  # one that is still being made too: nobody else would close its socket
+        if connection.is_closing:
+            return
+        if connection.is_open or connection._transport is None:
+            connection.close()  # or give up to connect: nobody else would close its socket
+        else:  # in the handshake, where pika's `close` ends in an AssertionError
+            self.disown()
+            connection.ioloop.stop()
 
     def _drop(self, reason: str) -> None:
         if self._connection is not None and self._connection.is_open:

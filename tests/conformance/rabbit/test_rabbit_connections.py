@@ -114,7 +114,7 @@ def test_what_a_url_may_say() -> None:
     broker.close()
 
 
-def test_closing_while_it_says_hello_ends_the_connection() -> None:
+def test_closing_while_it_says_hello_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:
     """Its server listens and answers nothing."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         link = link_to(silent)
@@ -124,9 +124,10 @@ def test_closing_while_it_says_hello_ends_the_connection() -> None:
             assert peer.recv(8) == b"AMQP\x00\x00\x09\x01"
             link.close()
             assert peer.recv(1) == b"", "the socket is closed, and not left to the garbage collector"
+    assert not [record for record in caplog.records if not record.name.startswith("pika")]
 
 
-def test_closing_while_it_connects_ends_the_attempt() -> None:
+def test_closing_while_it_connects_ends_the_attempt(caplog: pytest.LogCaptureFixture) -> None:
     """Its server has no room for one more connection, and does not even say so."""
     with (
         socket.create_server(("127.0.0.1", 0), backlog=0) as full,
@@ -136,6 +137,7 @@ def test_closing_while_it_connects_ends_the_attempt() -> None:
         until(lambda: attempts(full) == 1, "it connects")
         link.close()
         assert attempts(full) == 0
+    assert not [record for record in caplog.records if not record.name.startswith("pika")]
 
 
 def link_to(server: socket.socket) -> Link:
