@@ -16,7 +16,6 @@ from scheduler.core.job import Job
 from scheduler.core.ports import Clock, Store, Where
 from scheduler.core.timeperiod import count_between, timeperiod_at
 from scheduler.core.timetable import Timetable
-from scheduler.core.uow import Uow
 
 GOOD = ("processed", "noop")
 BAD = ("embryo", "in_progress", "final_run", "skipped")
@@ -61,11 +60,14 @@ class Year:
         return Amount(expected, {str(state): number for (state,), number in found.items()})
 
     def is_at_rest(self, until: datetime) -> bool:
-        """No command waits, of no period that ends by `until` anything is to run, and nothing else runs just now."""
+        """No command waits, of no period that ends by `until` anything is to run, and nothing else is in hand now."""
         if self.store.count(Command, (Where("state", "in", (PENDING, RUNNING)),))[()]:
             return False
-        if self.store.count(Uow, (Where("state", "in", ("requested", "in_progress")),))[()]:
-            return False  # a freerun job, or an hour of the new year
+        for in_hand in (Where("stopping", "notnull"), Where("uow_open", "=", True)):
+            # a freerun job, or an hour of the new year; by the leader's own word, in which an outcome that it has not
+            # taken in yet and a retry that waits are still to come
+            if self.store.count(Job, (Where("open", "=", True), in_hand))[()]:
+                return False
         unfinished = (Where("open", "=", True), Where("end", "<=", until))
         found = self.amount(until)
         return found.ended == found.expected and not self.store.count(Job, unfinished)[()]

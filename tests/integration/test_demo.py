@@ -160,6 +160,9 @@ def test_demo_ends_well_and_leaves_nothing(start: Callable[..., Demo]) -> None:
     assert "105 of 105 jobs" in demo.said
     assert "Traceback" not in demo.said + demo.logs()
     assert "Warning" not in demo.said + demo.logs()
+    (clock,) = demo.rows("SELECT value FROM facts WHERE key = 'clock'")
+    assert json.loads(str(clock[0]))["rate"] == 0  # it stands: whoever looks later finds what the demo found
+    assert demo.rows("SELECT count(*) FROM jobs WHERE uow_open") == [(0,)]
     assert demo.family and not demo.left()
 
 
