@@ -1,7 +1,8 @@
 """The commands of `launch.py`: one table, one module a verb, imported when its verb is typed.
 
 A verb module has `add_arguments(parser)` and `run(args) -> int` (the exit code); `UNKNOWN_ARGUMENTS = "name"` collects
-what the parser does not know under that name instead of refusing it. This file is imported before .venv exists, so it
+what the parser does not know under that name instead of refusing it; `HAS_ACTIONS = True` says that it has a parser for
+each of its actions. Options may stand anywhere among the words. This file is imported before .venv exists, so it
 and what it imports stay within the standard library. Here alone errors become exit codes.
 """
 
@@ -103,7 +104,8 @@ def _run(argv: list[str]) -> int:
     module.add_arguments(parser)
     collects = getattr(module, "UNKNOWN_ARGUMENTS", None)
     if collects is None:
-        args = parser.parse_args(argv[1:])
+        has_actions = getattr(module, "HAS_ACTIONS", False)  # argparse cannot do both
+        args = (parser.parse_args if has_actions else parser.parse_intermixed_args)(argv[1:])
     else:
         args, rest = parser.parse_known_args(argv[1:])
         setattr(args, collects, rest)

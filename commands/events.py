@@ -18,7 +18,7 @@ STYLES = {"debug": "dim", "success": "green", "warning": "yellow", "error": "red
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """`[PROCESS [PERIOD]] [--kind KIND] [--severity SEVERITY] [--limit N]`."""
-    parser.add_argument("process", nargs="?", help="of one process")
+    parser.add_argument("process", nargs="?", help="of one process; or of one job, by its id")
     parser.add_argument("period", nargs="?", help="of one job: a label or a date")
     parser.add_argument("--kind", help="such as job.dispatch; what it begins with is enough")
     parser.add_argument("--severity", choices=SEVERITIES, default="info", help="and above; info")
@@ -31,9 +31,11 @@ def run(args: argparse.Namespace) -> int:
     if args.limit < 1:
         raise InvalidRequest(f"--limit {args.limit}: expected 1 or more")
     with Desk(args) as desk:
-        process = None if args.process is None else desk.process(args.process)
-        period = None if args.period is None else desk.job().partition("@")[2]
-        where = where_of(process=process, timeperiod=period)
+        if desk.names_jobs():
+            process, _, period = desk.job().partition("@")
+            where = where_of(process=process, timeperiod=period)
+        else:
+            where = where_of(process=None if args.process is None else desk.process(args.process))
         if args.kind:
             where.append(Where("kind", "prefix", args.kind))
         where.append(Where("severity", "in", SEVERITIES[SEVERITIES.index(args.severity) :]))

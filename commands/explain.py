@@ -6,14 +6,13 @@ import argparse
 import json
 from dataclasses import asdict
 
-from commands.operate import Desk, add_reading, spoken
+from commands.operate import Desk, add_job, add_reading, spoken
 from commands.table import show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """`PROCESS PERIOD`."""
-    parser.add_argument("process", help="name of the process")
-    parser.add_argument("period", help="a label or a date: 2013070400, 2013-07-04")
+    add_job(parser)
     add_reading(parser)
 
 

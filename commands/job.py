@@ -6,7 +6,7 @@ import argparse
 import json
 
 from commands.jobs import as_json
-from commands.operate import Desk, add_reading, spoken
+from commands.operate import Desk, add_job, add_reading, spoken
 from commands.table import show
 from scheduler.core.errors import NotFound
 from scheduler.core.event import history_entries
@@ -19,8 +19,7 @@ RUNS = 20
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """`PROCESS PERIOD`."""
-    parser.add_argument("process", help="name of the process")
-    parser.add_argument("period", help="a label or a date: 2013070400, 2013-07-04")
+    add_job(parser)
     add_reading(parser)
 
 

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from commands.operate import Desk, add_reading, where_of
+from commands.operate import Desk, add_job, add_reading, where_of
 from scheduler.core.errors import NotFound
 from scheduler.core.job import Job
 from scheduler.core.records import LogChunk
@@ -15,8 +15,7 @@ from scheduler.core.uow import uow_id
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """`PROCESS PERIOD [--run N] [--attempt N]`."""
-    parser.add_argument("process", help="name of the process")
-    parser.add_argument("period", help="a label or a date: 2013070400, 2013-07-04")
+    add_job(parser)
     parser.add_argument("--run", type=int, dest="number", metavar="N", help="the Nth run; the last one")
     parser.add_argument("--attempt", type=int, metavar="N", help="the Nth attempt alone")
     add_reading(parser)

@@ -28,6 +28,7 @@ from scheduler.core.job import job_id
 from scheduler.core.ports import Broker, Clock, Store, Where
 from scheduler.core.records import ProcessRow
 from scheduler.core.timeperiod import Qualifier, Timeperiod, timeperiod_of, timeperiods_between
+from scheduler.core.uow import job_of
 from settings import add_options, overrides_of
 
 WAIT_S = 2.0
@@ -96,15 +97,27 @@ class Desk:
             raise InvalidRequest(f"{text}: its end is before its beginning")
         return labels
 
+    def names_jobs(self) -> bool:
+        """Whether the words are of jobs, and not a process alone or nothing."""
+        return bool(self.args.period) or "@" in (self.args.process or "")
+
     def jobs(self) -> list[str]:
-        """The jobs that PROCESS and PERIOD… name."""
-        name = self.process(self.args.process)
-        texts = [self.args.period] if isinstance(self.args.period, str) else self.args.period
-        labels = dict.fromkeys(label for text in texts for label in self.periods(name, text))
-        return [job_id(name, label) for label in labels]
+        """The jobs that PROCESS and PERIOD… name, or ids of jobs. Raises InvalidRequest, NotFound."""
+        words = [self.args.process, *_words(self.args.period)]
+        if "@" in words[0]:
+            named = [(name, text) for name, text in map(_id_parts, words)]
+        elif len(words) > 1:
+            named = [(words[0], text) for text in words[1:]]
+        else:
+            raise InvalidRequest(
+                f"{words[0]}: which period? Such as {words[0]} 2020-07-04, or the id {words[0]}@20200704"
+            )
+        return list(
+            dict.fromkeys(job_id(name, label) for name, text in named for label in self.periods(name, text))
+        )
 
     def job(self) -> str:
-        """The one job that PROCESS and PERIOD name. Raises InvalidRequest if these are several."""
+        """The one job that PROCESS and PERIOD name, or its id. Raises InvalidRequest if these are several."""
         found = self.jobs()
         if len(found) > 1:
             raise InvalidRequest(f"{self.args.period}: one period is meant, these are {len(found)}")
@@ -167,6 +180,20 @@ class Desk:
             show_effects(rows)
             print(command.message)
         return 0
+
+
+def _words(given: str | list[str] | None) -> list[str]:
+    return given if isinstance(given, list) else [] if given is None else [given]
+
+
+def _id_parts(text: str) -> tuple[str, str]:
+    """Process and period of a job's id. Raises InvalidRequest."""
+    name, sign, period = text.partition("@")
+    if not sign or not name or not period:
+        raise InvalidRequest(f"{text!r}: expected a job's id such as hourly@2013070400, as the first one is")
+    if "#" in period:
+        raise InvalidRequest(f"{text!r} is a run of {job_of(text)}: name the job")
+    return name, period
 
 
 def show_effects(rows: Sequence[tuple[str, str, str]]) -> None:
@@ -245,11 +272,19 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     add_options(parser)
 
 
+def add_job(parser: argparse.ArgumentParser) -> None:
+    """PROCESS PERIOD, or the job's id"""
+    parser.add_argument("process", help="name of the process; or the job's id, hourly@2013070400")
+    parser.add_argument("period", nargs="?", help="a label or a date: 2013070400, 2013-07-04")
+
+
 def add_jobs(parser: argparse.ArgumentParser) -> None:
-    """PROCESS PERIOD…"""
-    parser.add_argument("process", help="name of the process")
+    """PROCESS PERIOD…, or ids of jobs"""
     parser.add_argument(
-        "period", nargs="+", help="labels or dates: 2013070400, 2013-07-04, 2013-07-01..2013-07-04"
+        "process", help="name of the process; or a job's id, hourly@2013070400, and more of them"
+    )
+    parser.add_argument(
+        "period", nargs="*", help="labels or dates: 2013070400, 2013-07-04, 2013-07-01..2013-07-04"
     )
 
 

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import argparse
 
-from commands.operate import Desk, add_acting
+from commands.operate import Desk, add_acting, add_jobs
 from scheduler.core.errors import InvalidRequest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """`PROCESS [PERIOD…] [--argument NAME=VALUE]`."""
-    parser.add_argument("process", help="name of the process")
-    parser.add_argument("period", nargs="*", help="labels or dates: 2013070400, 2013-07-04")
+    add_jobs(parser)
     parser.add_argument(
         "--argument",
         action="append",
@@ -30,10 +29,10 @@ def run(args: argparse.Namespace) -> int:
     from process_starter import parse_arguments
 
     arguments = parse_arguments(args.argument)
-    if args.period and arguments:
-        raise InvalidRequest("--argument is for a freerun process, which has no PERIOD")
     with Desk(args) as desk:
-        if args.period:
+        if desk.names_jobs():
+            if arguments:
+                raise InvalidRequest("--argument is for a freerun process, which has no PERIOD")
             return desk.act("run_now", {"jobs": desk.jobs()})
         name = desk.process(args.process)
         process = desk.timetable.processes.get(name)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from scheduler.core.ports import Store
     from scheduler.retention import Policy
 
+HAS_ACTIONS = True
 SHOWN_MAX = 200
 Lines = Sequence[tuple[object, ...]]
 

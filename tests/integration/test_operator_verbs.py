@@ -159,6 +159,25 @@ def test_skip_a_span_of_periods(box: Box) -> None:
     assert "more than 10,000" in box.refuse(2, "skip", "h", "2020-05-01..2022-05-01")
 
 
+def test_jobs_by_their_ids_and_options_among_the_words(box: Box) -> None:
+    plan = box.ask("skip", "h@2020050110", "h@2020050111..2020050112", "d@2020-05-01", "--plan")
+    assert [row["job"] for row in plan[:3]] == [f"h@20200501{hour}" for hour in (10, 11, 12)]
+    assert box.ask("job", "h@2020-05-01T10")["job"] == "h@2020050110"
+    assert box.ask("explain", "h@2020050110")["job"] == "h@2020050110"
+    code, out, _ = box.type("skip", "h", "--wait", "30", "2020050110", "--reason", "no", "2020050111")
+    assert code == 0 and "2 jobs changed" in out
+    events = box.ask("events", "h@2020050110")
+    assert events and {(event["process"], event["timeperiod"]) for event in events} == {("h", "2020050110")}
+    assert "job h@2020050105 cannot run now: 3 of h" in box.refuse(5, "run-now", "h@2020050105")
+    assert "which period? Such as h 2020-" in box.refuse(2, "skip", "h")
+    assert "which period? Such as h 2020-" in box.refuse(2, "job", "h")
+    assert "expected a job's id such as" in box.refuse(2, "skip", "h@2020050110", "2020050111")
+    assert "expected a job's id such as" in box.refuse(2, "job", "h@")
+    assert "is a run of h@2020050100: name the job" in box.refuse(2, "log", "h@2020050100#1")
+    assert "did you mean h?" in box.refuse(4, "kill", "hh@2020050110")
+    assert "no PERIOD" in box.refuse(2, "run-now", "h@2020050110", "--argument", "a=1")
+
+
 def test_kill_and_retry(box: Box) -> None:
     assert "only an invalid unit of work is retried" in box.refuse(5, "retry", "h", "2020050100")
     fail(box, "h@2020050100#1")
