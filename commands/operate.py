@@ -190,7 +190,7 @@ def _id_parts(text: str) -> tuple[str, str]:
     """Process and period of a job's id. Raises InvalidRequest."""
     name, sign, period = text.partition("@")
     if not sign or not name or not period:
-        raise InvalidRequest(f"{text!r}: expected a job's id such as hourly@2013070400, as the first one is")
+        raise InvalidRequest(f"{text!r}: expected a job's id such as hourly@2013070400")
     if "#" in period:
         raise InvalidRequest(f"{text!r} is a run of {job_of(text)}: name the job")
     return name, period
