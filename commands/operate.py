@@ -105,7 +105,7 @@ class Desk:
         """The jobs that PROCESS and PERIOD… name, or ids of jobs. Raises InvalidRequest, NotFound."""
         words = [self.args.process, *_words(self.args.period)]
         if "@" in words[0]:
-            named = [(name, text) for name, text in map(_id_parts, words)]
+            named = list(map(_id_parts, words))
         elif len(words) > 1:
             named = [(words[0], text) for text in words[1:]]
         else:
@@ -120,7 +120,8 @@ class Desk:
         """The one job that PROCESS and PERIOD name, or its id. Raises InvalidRequest if these are several."""
         found = self.jobs()
         if len(found) > 1:
-            raise InvalidRequest(f"{self.args.period}: one period is meant, these are {len(found)}")
+            text = self.args.period or self.args.process
+            raise InvalidRequest(f"{text}: one period is meant, these are {len(found)}")
         return found[0]
 
     def scope(self, text: str) -> str:

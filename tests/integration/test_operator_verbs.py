@@ -174,6 +174,8 @@ def test_jobs_by_their_ids_and_options_among_the_words(box: Box) -> None:
     assert "expected a job's id such as" in box.refuse(2, "skip", "h@2020050110", "2020050111")
     assert "expected a job's id such as" in box.refuse(2, "job", "h@")
     assert "is a run of h@2020050100: name the job" in box.refuse(2, "log", "h@2020050100#1")
+    several = "h@2020050110..2020050112"
+    assert f"{several}: one period is meant, these are 3" in box.refuse(2, "job", several)
     assert "did you mean h?" in box.refuse(4, "kill", "hh@2020050110")
     assert "no PERIOD" in box.refuse(2, "run-now", "h@2020050110", "--argument", "a=1")
 

@@ -39,9 +39,8 @@ def test_a_slice_of_the_new_year_that_waits_for_a_worker_is_no_rest(world: World
 
 def test_an_outcome_that_the_scheduler_has_not_seen_is_no_rest(world: World) -> None:
     world.work(SLICE, settle=False)
-    assert world.uow(SLICE).state == "processed" and not is_at_rest(
-        world
-    )  # the worker may want to be called again
+    assert world.uow(SLICE).state == "processed"
+    assert not is_at_rest(world)  # the worker may want to be called again
     world.settle()
     assert is_at_rest(world)
 
